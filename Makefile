@@ -1,0 +1,65 @@
+# `make help` lists the words; CI runs the same ones.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export NUMBA_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format typecheck bench storm lock clean
+
+help:  ## list these words
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# Two stamps, so that `make demo` does not wait for the tools of the tests.
+$(VENV)/.product: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 …" >&2; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || { echo "A C++ compiler is needed to build hnswlib (Debian: apt install g++)." >&2; exit 1; }
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(RUN)/uv pip install --python $(RUN)/python --require-hashes -r requirements.lock
+	$(RUN)/uv pip install --python $(RUN)/python --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.product requirements-dev.lock
+	$(RUN)/uv pip install --python $(RUN)/python --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: $(VENV)/.dev  ## make .venv with everything, pinned and hash-checked
+
+demo: $(VENV)/.product  ## everything on this machine, with the live page
+	$(RUN)/nearstream demo $(ARGS)
+
+test: setup lint typecheck  ## lint, types, layers and every test (< 15 minutes on two cores)
+	$(RUN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff and the layers of ARCHITECTURE.md
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/lint-imports
+
+format: setup  ## rewrite the code in the house style
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+typecheck: setup  ## mypy, strict
+	$(RUN)/mypy
+
+bench: setup  ## ingest, latency and memory on this machine; figures as JSON
+	$(RUN)/nearstream bench ingest
+	$(RUN)/nearstream bench latency
+	$(RUN)/nearstream bench memory
+
+storm: setup  ## the long exactly-once test: kills, restarts, a broker kill
+	$(RUN)/python tests/integration/storm.py $(ARGS)
+
+lock: $(VENV)/.product  ## pin all versions and hashes anew
+	$(RUN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --extra local \
+	  pyproject.toml -o requirements.lock
+	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra local --group dev \
+	  -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove the environment and caches; the embedded broker's data stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

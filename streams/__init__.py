@@ -1,0 +1,1 @@
+"""Nearstream: events in, fresh neighbours and recommendations out, each event counted exactly once."""

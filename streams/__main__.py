@@ -1,0 +1,5 @@
+"""`python -m streams` is `nearstream`."""
+
+from streams.cli import main
+
+main()

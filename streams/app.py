@@ -1,0 +1,141 @@
+"""The worker as a Faust app: Faust gives it its life cycle, signals and web server; Kafka is the pipeline's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+import faust
+import mode
+import uvloop
+from faust.app.base import BootStrategy
+
+from streams.core.errors import NearstreamError, UsageError
+from streams.kafka.worker import Worker
+from streams.metrics import Metrics
+from streams.wiring import build_engine
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class _NoFaustKafka(BootStrategy):
+    """Faust's own consumer and producer stay off: its exactly-once leaves outputs outside the transaction."""
+
+    enable_kafka = False
+
+
+class _App(faust.App):
+    BootStrategy = _NoFaustKafka
+
+
+class WorkerService(mode.Service):
+    """Runs the worker inside the Faust app. A verdict that must stop it crashes the app with that error."""
+
+    logger = logging.getLogger("mode.service")  # its "Starting..." and "Stopping..." are the library's noise
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        self.metrics = Metrics()
+        self.worker: Worker | None = None
+        self.failure: NearstreamError | None = None
+
+    async def on_start(self) -> None:
+        """Starts in the background, so that the web server answers while Kafka or the changelog keeps us waiting."""
+        self.add_future(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            engine = await loop.run_in_executor(None, build_engine, self._settings)
+            self.worker = Worker(self._settings, engine, self.metrics)
+            self.worker.reporter.web_url = f"http://{self._settings.web_host}:{self._settings.web_port}"
+            await self.worker.start()
+            await self.worker.failed
+        except NearstreamError as error:
+            self.failure = error
+            await self.crash(error)
+
+    async def on_stop(self) -> None:
+        """Leaves the group and closes everything in bounded time."""
+        if self.worker is not None:
+            await self.worker.stop()
+
+
+def create_app(settings: Settings) -> tuple[faust.App, WorkerService]:
+    """The Faust app with the worker's web pages, and the service that runs beside it; nothing starts yet."""
+    app = _App(
+        settings.group,
+        broker=f"kafka://{settings.bootstrap.split(',')[0]}",
+        store="memory://",
+        datadir=str(settings.data_dir / "faust"),
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+        topic_disable_leader=True,
+        autodiscover=False,
+    )
+    service = WorkerService(settings)
+    _add_pages(app, service)
+    return app, service
+
+
+def run_worker(settings: Settings) -> None:
+    """Runs until SIGTERM or Ctrl-C.
+
+    Raises:
+        NearstreamError: the verdict that stopped the worker.
+    """
+    _check_port_free(settings)
+    datadir = settings.data_dir / "faust"
+    datadir.mkdir(parents=True, exist_ok=True)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    app, service = create_app(settings)
+    host = faust.Worker(app, service, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
+    host.spinner = None  # it writes control characters to stdout
+    try:
+        loop.run_until_complete(host.start())
+    except NearstreamError as error:
+        logger.error("stopping: %s", error)  # noqa: TRY400 - the sentence says it all; the traceback would not
+        raise
+    finally:
+        host.stop_and_shutdown()
+
+
+def _check_port_free(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.web_host, settings.web_port))
+        except OSError as error:
+            raise UsageError(
+                f"The worker's web address {settings.web_host}:{settings.web_port} cannot be used "
+                f"({error.strerror}). Choose another with --web-port or NEARSTREAM_WEB_PORT."
+            ) from error
+
+
+def _add_pages(app: faust.App, service: WorkerService) -> None:
+    @app.page("/metrics")
+    async def metrics(web: Any, request: Any) -> Any:  # noqa: ARG001 - Faust passes both
+        return web.bytes(service.metrics.exposition(), content_type="text/plain")
+
+    @app.page("/healthz")
+    async def healthz(web: Any, request: Any) -> Any:  # noqa: ARG001
+        return web.json({"alive": True})
+
+    @app.page("/readyz")
+    async def readyz(web: Any, request: Any) -> Any:  # noqa: ARG001
+        worker = service.worker
+        ready = worker is not None and worker.ready
+        answer = {
+            "ready": ready,
+            "state": "starting" if worker is None else worker.reporter.state,
+            "message": None if worker is None else worker.reporter.message,
+        }
+        return web.json(answer, status=200 if ready else 503)

@@ -1,0 +1,153 @@
+"""Every setting, declared once: name, default, unit, meaning. Only this file reads the environment.
+
+Precedence: command-line flags, then `NEARSTREAM_*` variables, then `nearstream.toml` in the working directory,
+then the defaults below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from streams.core.errors import UsageError
+from streams.core.events import EventType
+
+DEFAULT_TYPE_WEIGHTS: dict[EventType, float] = {
+    EventType.VIEW: 1.0,
+    EventType.CLICK: 1.5,
+    EventType.SEARCH: 0.5,
+    EventType.IMPRESSION: 0.0,
+    EventType.RATING: 3.0,
+    EventType.COMMENT: 2.0,
+    EventType.SHARE: 3.0,
+    EventType.BOOKMARK: 3.0,
+    EventType.FOLLOW: 3.0,
+    EventType.LIKE: 3.0,
+    EventType.CART: 4.0,
+    EventType.PURCHASE: 6.0,
+    EventType.DISLIKE: -3.0,
+    EventType.REMOVE: -2.0,
+}
+
+
+class Settings(BaseSettings):
+    """The settings of every command, frozen once loaded."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NEARSTREAM_", toml_file="nearstream.toml", frozen=True, extra="forbid"
+    )
+
+    # Kafka
+    bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, host:port[,host:port].")
+    prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="Put before every topic name.")
+    group: str = Field("nearstream", min_length=1, description="Consumer group of the workers.")
+    partitions: int = Field(8, ge=1, le=1024, description="Partitions of each topic when they are created.")
+    replication: int = Field(1, ge=1, le=5, description="Replication factor of topics when they are created.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How clients talk to Kafka."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism, used with a SASL security protocol."
+    )
+    sasl_username: str | None = Field(None, description="SASL user name.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password; never printed.")
+    ssl_cafile: Path | None = Field(None, description="PEM file with the certificate authority to trust.")
+    ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate, for mTLS.")
+    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key, for mTLS.")
+
+    # This machine
+    data_dir: Path = Field(
+        Path("~/.local/share/nearstream"), description="Folder of the embedded broker's jars and data."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Log lines for people or machines; auto is console on a terminal."
+    )
+    web_host: str = Field("127.0.0.1", description="Address of the worker's metrics and health endpoints.")
+    web_port: int = Field(6066, ge=0, le=65535, description="Port of the worker's web endpoints; 0 = any.")
+    dashboard_host: str = Field("127.0.0.1", description="Address that the live page listens on.")
+    dashboard_port: int = Field(8686, ge=0, le=65535, description="Port of the live page; 0 = any free one.")
+
+    # Worker
+    worker_id: str | None = Field(None, description="Name on the page and in `status`; default host-pid.")
+    group_instance_id: str | None = Field(
+        None, description="Static group membership id; a restart within the session then moves no partition."
+    )
+    batch_events_max: int = Field(2000, ge=1, le=100_000, description="Most events in one transaction.")
+    linger_ms: int = Field(20, ge=0, le=1000, description="Wait for more events when a batch is not full.")
+    session_timeout_ms: int = Field(10_000, ge=6000, description="A silent worker loses its partitions after this.")
+    heartbeat_interval_ms: int = Field(1000, ge=100, description="Pause between two heartbeats.")
+    rebalance_timeout_ms: int = Field(20_000, ge=5000, description="Most time that a rebalance may take.")
+    transaction_timeout_ms: int = Field(15_000, ge=1000, description="Kafka aborts a transaction after this.")
+    dead_letter_share_max: float = Field(
+        0.5, gt=0, le=1, description="Share of dead letters in the last 1,000 records that stops the worker."
+    )
+    dead_letter_run_max: int = Field(
+        1000, ge=1, description="Dead letters in a row, on one partition, that stop the worker."
+    )
+
+    # Profiles
+    model: str = Field("decayed-mean", description="Encoder of the profiles: `decayed-mean`.")
+    dim: int = Field(64, ge=8, le=256, description="Length of profile and item vectors.")
+    half_life_days: float = Field(14.0, gt=0, description="Days after which an event counts half.")
+    recent_items: int = Field(32, ge=1, le=255, description="Recent items kept in each profile.")
+    event_id_window: int = Field(32, ge=1, le=255, description="Event ids kept to spot a client's retry.")
+    excluded_items_max: int = Field(1000, ge=1, description="Bought or disliked items remembered for each user.")
+    type_weights: dict[EventType, float] = Field(
+        DEFAULT_TYPE_WEIGHTS, description="How far an event of each type moves the profile; negative repels."
+    )
+
+    # Lists
+    neighbours: int = Field(10, ge=1, le=100, description="Neighbours in each list.")
+    list_items: int = Field(20, ge=1, le=200, description="Items in each list.")
+    neighbour_candidates: int = Field(50, ge=1, le=1000, description="Neighbours whose recent items are candidates.")
+    trend_half_life_hours: float = Field(24.0, gt=0, description="Hours after which popularity halves.")
+    repeats: bool = Field(False, description="Recommend items that the user has seen or bought.")
+
+    @field_validator("type_weights", mode="after")
+    @classmethod
+    def _complete_weights(cls, given: dict[EventType, float]) -> dict[EventType, float]:
+        return {**DEFAULT_TYPE_WEIGHTS, **given}
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _expand_home(cls, given: Path) -> Path:
+        return given.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not used: no hidden .env file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from all sources; `None` flags count as not given.
+
+    Raises:
+        UsageError: a setting is unknown, of the wrong type or out of range; all are named.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise UsageError(
+            "These settings are not usable:\n" + "\n".join(lines) + "\n"
+            "Correct the flag, the NEARSTREAM_* variable or nearstream.toml; docs/settings.md lists them all."
+        ) from None

@@ -1,0 +1,101 @@
+"""Items by slot: their ids, vectors and whether they may be recommended."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from streams.core.profile import GROWTH, ROWS_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from streams.core.events import Item
+    from streams.core.ports import Floats, ItemEncoder, Slots
+
+T = TypeVar("T", bound=np.generic)
+
+
+class Catalogue:
+    """Every item seen in events or on the items topic. A slot is given once and never reused.
+
+    Not thread-safe: read and written in the compute thread only.
+    """
+
+    def __init__(self, encoder: ItemEncoder, dim: int) -> None:
+        self._encoder = encoder
+        self._vectors = np.zeros((ROWS_MIN, dim), np.float32)
+        self._described = np.zeros(ROWS_MIN, np.bool_)
+        self._available = np.zeros(ROWS_MIN, np.bool_)
+        self.item_ids: list[str] = []
+        self.slot_of: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def vectors(self) -> Floats:
+        """(items, d) unit vectors; a view, valid until the next change of the catalogue."""
+        return self._vectors[: len(self)]
+
+    @property
+    def described(self) -> NDArray[np.bool_]:
+        """(items,) the vector comes from the item's own words, so that its neighbours mean something."""
+        return self._described[: len(self)]
+
+    @property
+    def available(self) -> NDArray[np.bool_]:
+        """(items,) may be recommended."""
+        return self._available[: len(self)]
+
+    def slots(self, item_ids: Sequence[str]) -> Slots:
+        """Slots of the items; those never seen enter with a random direction of their own."""
+        slots = np.fromiter(map(self.slot_of.get, item_ids, repeat(-1)), np.int32, len(item_ids))
+        if (slots < 0).any():
+            unknown = list(dict.fromkeys(item_ids[row] for row in np.flatnonzero(slots < 0).tolist()))
+            self._add(unknown, self._encoder.encode(unknown, [""] * len(unknown)))
+            slots = np.fromiter(map(self.slot_of.__getitem__, item_ids), np.int32, len(item_ids))
+        return slots
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Takes over what is now known of the items; their vectors follow their words at once."""
+        items = list({item.item_id: item for item in items}.values())
+        descriptions = [item.description() for item in items]
+        ids = [item.item_id for item in items]
+        vectors = self._encoder.encode(ids, descriptions)
+        known = np.array([item_id in self.slot_of for item_id in ids], np.bool_)
+        fresh = np.flatnonzero(~known)
+        self._add([ids[row] for row in fresh.tolist()], vectors[fresh])
+        slots = self.slots(ids)
+        self._vectors[slots] = vectors
+        self._described[slots] = [bool(text) for text in descriptions]
+        self._available[slots] = [item.available for item in items]
+
+    def withdraw(self, item_ids: Sequence[str]) -> None:
+        """Items that are gone are recommended no more; profiles keep what they learned from them.
+
+        One never seen is remembered too: after a restart the tombstone is read before the events of the item.
+        """
+        self._available[self.slots(item_ids)] = False
+
+    def _add(self, item_ids: Sequence[str], vectors: Floats) -> None:
+        first, end = len(self), len(self) + len(item_ids)
+        if end > len(self._vectors):
+            rows = max(end, int(len(self._vectors) * GROWTH))
+            self._vectors = _grown(self._vectors, rows)
+            self._described = _grown(self._described, rows)
+            self._available = _grown(self._available, rows)
+        self._vectors[first:end] = vectors
+        self._available[first:end] = True
+        self.slot_of.update(zip(item_ids, range(first, end), strict=True))
+        self.item_ids.extend(item_ids)
+
+
+def _grown(column: NDArray[T], rows: int) -> NDArray[T]:
+    larger = np.zeros((rows, *column.shape[1:]), column.dtype)
+    larger[: len(column)] = column
+    return larger

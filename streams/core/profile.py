@@ -1,0 +1,173 @@
+"""Profiles as columns: one row a user, one numpy array a field.
+
+Sizes: u users, R recent items kept, W event ids kept, S encoder state width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from itertools import repeat
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streams.core.ports import Floats, Slots
+
+NO_ITEM = -1
+GROWTH = 1.5
+ROWS_MIN = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLayout:
+    """Widths of the columns."""
+
+    state_width: int
+    recent_items: int
+    event_id_window: int
+
+
+@dataclass(slots=True)
+class ProfileColumns:
+    """The columns of u profiles. Recent items and event ids are left-aligned, oldest first."""
+
+    events: NDArray[np.int64]
+    """(u,) accepted events since the first."""
+    version: NDArray[np.int64]
+    """(u,) changes of the profile: accepted events plus re-encodings."""
+    last_offset: NDArray[np.int64]
+    """(u,) input offset of the last accepted event, -1 before the first; one at or below it is skipped (rule 6)."""
+    last_time_ms: NDArray[np.int64]
+    """(u,) largest event time, epoch ms."""
+    partition: NDArray[np.int32]
+    """(u,) input partition of the user, -1 before the first event."""
+    recent_total: NDArray[np.int64]
+    """(u,) events that ever entered the recent items; the others, as an impression or a dislike, only count."""
+    recent_count: NDArray[np.int32]
+    """(u,) how many of the R recent places are in use."""
+    recent_items: NDArray[np.int32]
+    """(u, R) catalogue slots, NO_ITEM where unused."""
+    recent_types: NDArray[np.uint8]
+    """(u, R) event type codes."""
+    recent_times_s: NDArray[np.uint32]
+    """(u, R) event times, epoch seconds."""
+    event_id_count: NDArray[np.int32]
+    """(u,) how many of the W places are in use."""
+    event_ids: NDArray[np.uint64]
+    """(u, W) 64-bit hashes of the last event ids."""
+    state: Floats
+    """(u, S) encoder state."""
+
+    @classmethod
+    def empty(cls, rows: int, layout: ProfileLayout) -> Self:
+        """Rows of zeros, to be written with `put` or `clear`. Zeroed pages stay unmapped until they are written."""
+        return cls(
+            events=np.zeros(rows, np.int64),
+            version=np.zeros(rows, np.int64),
+            last_offset=np.zeros(rows, np.int64),
+            last_time_ms=np.zeros(rows, np.int64),
+            partition=np.zeros(rows, np.int32),
+            recent_total=np.zeros(rows, np.int64),
+            recent_count=np.zeros(rows, np.int32),
+            recent_items=np.zeros((rows, layout.recent_items), np.int32),
+            recent_types=np.zeros((rows, layout.recent_items), np.uint8),
+            recent_times_s=np.zeros((rows, layout.recent_items), np.uint32),
+            event_id_count=np.zeros(rows, np.int32),
+            event_ids=np.zeros((rows, layout.event_id_window), np.uint64),
+            state=np.zeros((rows, layout.state_width), np.float32),
+        )
+
+    def clear(self, rows: slice | Slots | NDArray[np.bool_]) -> None:
+        """Turns rows into users without history."""
+        for column in fields(self):
+            getattr(self, column.name)[rows] = 0
+        self.last_offset[rows] = -1
+        self.partition[rows] = -1
+        self.recent_items[rows] = NO_ITEM
+
+    def take(self, rows: Slots) -> ProfileColumns:
+        """A copy of the rows."""
+        return ProfileColumns(**{c.name: getattr(self, c.name)[rows] for c in fields(self)})
+
+    def put(self, rows: Slots, columns: ProfileColumns) -> None:
+        """Writes copies back."""
+        for column in fields(self):
+            getattr(self, column.name)[rows] = getattr(columns, column.name)
+
+    def resized(self, rows: int, layout: ProfileLayout) -> ProfileColumns:
+        """The same profiles with room for `rows`."""
+        larger = ProfileColumns.empty(rows, layout)
+        used = len(self.events)
+        for column in fields(self):
+            getattr(larger, column.name)[:used] = getattr(self, column.name)
+        return larger
+
+
+class ProfileStore:
+    """All profiles that this worker knows: its own partitions' and, by the changelog, everybody else's.
+
+    Not thread-safe: read and written in the compute thread only.
+    """
+
+    def __init__(self, layout: ProfileLayout) -> None:
+        self.layout = layout
+        self.columns = ProfileColumns.empty(ROWS_MIN, layout)
+        self.user_ids: list[str] = []
+        self.slot_of: dict[str, int] = {}
+        self.excluded: dict[int, tuple[int, ...]] = {}
+        """Items never recommended again (bought or disliked) by user slot, oldest first; absent when none."""
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def slots(self, user_ids: Sequence[str]) -> Slots:
+        """Slots of the users, -1 for unknown ones."""
+        return np.fromiter(map(self.slot_of.get, user_ids, repeat(-1)), np.int32, len(user_ids))
+
+    def take(self, slots: Slots) -> ProfileColumns:
+        """Copies of the profiles; slot -1 gives a user without history."""
+        columns = self.columns.take(slots)
+        columns.clear(slots < 0)
+        return columns
+
+    def put(self, user_ids: Sequence[str], columns: ProfileColumns) -> Slots:
+        """Stores the profiles, adding users that are new, and returns their slots."""
+        slots = self.slots(user_ids)
+        for row in np.flatnonzero(slots < 0).tolist():
+            slots[row] = self._add(user_ids[row])
+        self.columns.put(slots, columns)
+        return slots
+
+    def set_excluded(self, slot: int, items: tuple[int, ...]) -> None:
+        """Replaces the items that are never recommended to one user again."""
+        if items:
+            self.excluded[slot] = items
+        else:
+            self.excluded.pop(slot, None)
+
+    def forget(self, user_ids: Sequence[str]) -> Slots:
+        """Empties the profiles of these users and returns the slots of those that were known.
+
+        The slot stays reserved for the id, so that slots held elsewhere never point to somebody else.
+        """
+        slots = self.slots(user_ids)
+        known = slots[slots >= 0]
+        self.columns.clear(known)
+        for slot in known.tolist():
+            self.excluded.pop(slot, None)
+        return known
+
+    def _add(self, user_id: str) -> int:
+        slot = self.slot_of.get(user_id)
+        if slot is not None:  # the same new user twice in one call
+            return slot
+        slot = len(self.user_ids)
+        if slot == len(self.columns.events):
+            self.columns = self.columns.resized(int(slot * GROWTH), self.layout)
+        self.user_ids.append(user_id)
+        self.slot_of[user_id] = slot
+        return slot

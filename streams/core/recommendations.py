@@ -1,0 +1,83 @@
+"""The record of the public topic `recommendations` (schema v1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The last event that the list reflects: the witness of freshness. `event_time` is epoch ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    event_time: int
+
+
+class ProfileSummary(msgspec.Struct, frozen=True):
+    """`events` counts the accepted events of this user since the first: the witness of exactly-once effect."""
+
+    events: int
+    version: int
+    model: str
+
+
+class IndexSummary(msgspec.Struct, frozen=True):
+    """`epoch` grows with every committed batch that changed the index; `users` is how many can be found."""
+
+    epoch: int
+    users: int
+
+
+class Neighbour(msgspec.Struct, frozen=True):
+    """A user nearby; `similarity` is the cosine, best first."""
+
+    user_id: str
+    similarity: float
+
+
+class SimilarUsers(msgspec.Struct, frozen=True, tag_field="kind", tag="similar-users"):
+    """Neighbours had this item; `share` is this reason's part of the score."""
+
+    users: list[str]
+    share: float
+
+
+class BecauseOf(msgspec.Struct, frozen=True, tag_field="kind", tag="because-of"):
+    """The item resembles `item_id`, which the user had."""
+
+    item_id: str
+    share: float
+
+
+class Trending(msgspec.Struct, frozen=True, tag_field="kind", tag="trending"):
+    """Many people have the item right now."""
+
+    share: float
+
+
+Reason = SimilarUsers | BecauseOf | Trending
+
+
+class RecommendedItem(msgspec.Struct, frozen=True):
+    """One item with its score and at least one reason; the shares of its reasons sum to 1."""
+
+    item_id: str
+    score: float
+    reasons: list[Reason]
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """A user's refreshed list. `generated_at` is epoch ms."""
+
+    rec_id: str
+    user_id: str
+    generated_at: int
+    cause: Literal["event", "neighbour", "model", "command"]
+    source: Source
+    profile: ProfileSummary
+    index: IndexSummary
+    neighbours: list[Neighbour]
+    items: list[RecommendedItem]

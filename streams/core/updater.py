@@ -1,0 +1,297 @@
+"""A micro-batch of events -> the touched users' new profiles, computed on copies.
+
+Sizes: e events of the batch, u users touched by accepted events, d dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from streams.core.events import TYPE_CODES, EventType
+from streams.core.ports import EncoderEvents, Floats, ProfileEncoder, Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streams.core.catalogue import Catalogue
+    from streams.core.events import Event
+    from streams.core.profile import ProfileColumns, ProfileStore
+
+NO_EVENT_ID = 0
+RATING_NEUTRAL = 2.5
+RATING_MAX = 5.0
+ACCEPTED, DUPLICATE, APPLIED_BEFORE = 0, 1, 2
+_EXCLUDING = frozenset({EventType.PURCHASE, EventType.DISLIKE})
+
+
+@dataclass(frozen=True, slots=True)
+class EventColumns:
+    """The events of a batch in offset order, one array a field."""
+
+    users: list[str]
+    """The distinct users; `rows` points into it."""
+    rows: Slots
+    items: Slots
+    types: NDArray[np.uint8]
+    times_ms: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    event_ids: NDArray[np.uint64]
+    weights: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileUpdate:
+    """What a batch makes of the profiles; nothing is stored before `ProfileUpdater.apply`."""
+
+    users: list[str]
+    """(u,) users with at least one accepted event."""
+    slots: Slots
+    """(u,) their slots in the store, -1 when new."""
+    columns: ProfileColumns
+    """(u,) their profiles after the batch."""
+    vectors: Floats
+    """(u, d) unit vectors, zeros for a user without direction."""
+    excluded: list[tuple[int, ...]]
+    """(u,) items never recommended to them again: bought or disliked."""
+    last_events: Slots
+    """(u,) position in the batch of each user's last accepted event."""
+    verdicts: NDArray[np.uint8]
+    """(e,) ACCEPTED, DUPLICATE or APPLIED_BEFORE."""
+    events: EventColumns
+
+
+@njit(cache=True, nogil=True)
+def _is_repeat(event_id, u, event_id_count, known_ids):  # type: ignore[no-untyped-def]
+    """Whether the user's window holds the id; if not, it enters and the oldest leaves a full window."""
+    count = event_id_count[u]
+    for place in range(count):
+        if known_ids[u, place] == event_id:
+            return True
+    if count == known_ids.shape[1]:
+        known_ids[u, : count - 1] = known_ids[u, 1:].copy()
+        count -= 1
+    known_ids[u, count] = event_id
+    event_id_count[u] = count + 1
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _fold(  # type: ignore[no-untyped-def]
+    rows,
+    items,
+    types,
+    times_ms,
+    offsets,
+    event_ids,
+    weights,
+    events,
+    version,
+    last_offset,
+    last_time_ms,
+    recent_total,
+    recent_count,
+    recent_items,
+    recent_types,
+    recent_times_s,
+    event_id_count,
+    known_ids,
+    verdicts,
+    gaps_s,
+):
+    """Applies the integer part of every event, in order, to the copied columns.
+
+    A duplicate leaves no trace at all, not even its offset: a user whose batch is all duplicates is not stored, so
+    a trace would depend on how the events fall into batches.
+    """
+    for e in range(len(rows)):
+        u = rows[e]
+        if offsets[e] <= last_offset[u]:
+            verdicts[e] = APPLIED_BEFORE
+            continue
+        if event_ids[e] != NO_EVENT_ID and _is_repeat(event_ids[e], u, event_id_count, known_ids):
+            verdicts[e] = DUPLICATE
+            continue
+        last_offset[u] = offsets[e]
+        if events[u] > 0 and times_ms[e] > last_time_ms[u]:
+            gaps_s[e] = (times_ms[e] - last_time_ms[u]) / 1000.0
+        last_time_ms[u] = max(last_time_ms[u], times_ms[e])
+        events[u] += 1
+        version[u] += 1
+        if weights[e] > 0.0:
+            place = min(recent_count[u], recent_items.shape[1] - 1)
+            if recent_count[u] > place:  # full: the oldest leaves
+                recent_items[u, :place] = recent_items[u, 1:].copy()
+                recent_types[u, :place] = recent_types[u, 1:].copy()
+                recent_times_s[u, :place] = recent_times_s[u, 1:].copy()
+            recent_items[u, place] = items[e]
+            recent_types[u, place] = types[e]
+            recent_times_s[u, place] = times_ms[e] // 1000
+            recent_count[u] = place + 1
+            recent_total[u] += 1
+
+
+def hash_event_id(event_id: str) -> int:
+    """A 64-bit hash that is the same on every machine and never NO_EVENT_ID."""
+    digest = hashlib.blake2b(event_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1
+
+
+class ProfileUpdater:
+    """Moves profiles by events. Called from one thread."""
+
+    def __init__(
+        self,
+        store: ProfileStore,
+        catalogue: Catalogue,
+        encoder: ProfileEncoder,
+        type_weights: Mapping[EventType, float],
+        excluded_items_max: int,
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._encoder = encoder
+        self._type_weights = np.zeros(len(TYPE_CODES), np.float32)
+        for kind, weight in type_weights.items():
+            self._type_weights[TYPE_CODES[kind]] = weight
+        self._excluded_items_max = excluded_items_max
+
+    def prepare(self, events: Sequence[Event], offsets: NDArray[np.int64], partition: int) -> ProfileUpdate:
+        """The profiles after the events, which are in offset order. Reads the store, changes only copies."""
+        batch = self._columns_of(events, offsets)
+        slots = self._store.slots(batch.users)
+        columns = self._store.take(slots)
+        columns.last_offset[columns.partition != partition] = -1  # offsets of another partition say nothing here
+        verdicts = np.zeros(len(batch), np.uint8)
+        gaps_s = np.zeros(len(batch), np.float32)
+        _fold(
+            batch.rows,
+            batch.items,
+            batch.types,
+            batch.times_ms,
+            batch.offsets,
+            batch.event_ids,
+            batch.weights,
+            columns.events,
+            columns.version,
+            columns.last_offset,
+            columns.last_time_ms,
+            columns.recent_total,
+            columns.recent_count,
+            columns.recent_items,
+            columns.recent_types,
+            columns.recent_times_s,
+            columns.event_id_count,
+            columns.event_ids,
+            verdicts,
+            gaps_s,
+        )
+        columns.partition[:] = partition
+        accepted = np.flatnonzero(verdicts == ACCEPTED)
+        self._encoder.step(
+            columns.state,
+            EncoderEvents(
+                rows=batch.rows[accepted],
+                item_vectors=self._catalogue.vectors[batch.items[accepted]],
+                weights=batch.weights[accepted],
+                gaps_s=gaps_s[accepted],
+            ),
+        )
+        return self._touched(batch, slots, columns, verdicts, accepted)
+
+    def apply(self, update: ProfileUpdate) -> Slots:
+        """Stores a committed update and returns the users' slots."""
+        slots = self._store.put(update.users, update.columns)
+        for slot, excluded in zip(slots.tolist(), update.excluded, strict=True):
+            if excluded:
+                self._store.set_excluded(slot, excluded)
+        return slots
+
+    def weights_of(self, types: NDArray[np.uint8]) -> Floats:
+        """How far an event of each type code moves a profile."""
+        return self._type_weights[types]
+
+    def reencode(self, columns: ProfileColumns) -> None:
+        """Rebuilds encoder states from the recent items, after a change of the model."""
+        columns.state[:] = 0
+        places = np.arange(columns.recent_items.shape[1]) < columns.recent_count[:, None]
+        rows, _ = np.nonzero(places)
+        times_s = columns.recent_times_s.astype(np.int64)
+        gaps_s = np.zeros(times_s.shape, np.float32)
+        latest_s = np.maximum.accumulate(np.where(places, times_s, 0), axis=1)
+        gaps_s[:, 1:] = np.maximum(0, times_s[:, 1:] - latest_s[:, :-1])
+        events = EncoderEvents(
+            rows=rows.astype(np.int32),
+            item_vectors=self._catalogue.vectors[columns.recent_items[places]],
+            weights=self.weights_of(columns.recent_types[places]),
+            gaps_s=gaps_s[places],
+        )
+        self._encoder.step(columns.state, events)
+
+    def _columns_of(self, events: Sequence[Event], offsets: NDArray[np.int64]) -> EventColumns:
+        row_of: dict[str, int] = {}
+        rows = np.fromiter((row_of.setdefault(e.user_id, len(row_of)) for e in events), np.int32, len(events))
+        types = np.fromiter((TYPE_CODES[e.type] for e in events), np.uint8, len(events))
+        weights = self._type_weights[types]
+        ratings = types == TYPE_CODES[EventType.RATING]
+        if ratings.any():
+            values = np.array([RATING_MAX if e.value is None else e.value for e in events])
+            scale = np.clip((values - RATING_NEUTRAL) / (RATING_MAX - RATING_NEUTRAL), -1.0, 1.0)
+            weights = np.where(ratings, weights * scale, weights).astype(np.float32)
+        return EventColumns(
+            users=list(row_of),
+            rows=rows,
+            items=self._catalogue.slots([e.item_id for e in events]),
+            types=types,
+            times_ms=np.fromiter((e.timestamp for e in events), np.int64, len(events)),
+            offsets=offsets,
+            event_ids=np.fromiter(
+                (hash_event_id(e.event_id) if e.event_id else NO_EVENT_ID for e in events),
+                np.uint64,
+                len(events),
+            ),
+            weights=weights,
+        )
+
+    def _touched(
+        self,
+        batch: EventColumns,
+        slots: Slots,
+        columns: ProfileColumns,
+        verdicts: NDArray[np.uint8],
+        accepted: NDArray[np.intp],
+    ) -> ProfileUpdate:
+        last_events = np.full(len(batch.users), -1, np.int32)
+        last_events[batch.rows[accepted]] = accepted  # the last of several assignments stays
+        touched = np.flatnonzero(last_events >= 0).astype(np.int32)
+        if len(touched) < len(batch.users):
+            columns = columns.take(touched)
+        excluded = self._excluded_after(batch, slots, accepted)
+        return ProfileUpdate(
+            users=[batch.users[row] for row in touched.tolist()],
+            slots=slots[touched],
+            columns=columns,
+            vectors=self._encoder.vectors(columns.state),
+            excluded=[excluded[row] for row in touched.tolist()],
+            last_events=last_events[touched],
+            verdicts=verdicts,
+            events=batch,
+        )
+
+    def _excluded_after(self, batch: EventColumns, slots: Slots, accepted: NDArray[np.intp]) -> list[tuple[int, ...]]:
+        before = self._store.excluded
+        after = [before.get(slot, ()) for slot in slots.tolist()]
+        types = batch.types[accepted]
+        excluding = np.isin(types, [TYPE_CODES[kind] for kind in _EXCLUDING])
+        for e in accepted[excluding].tolist():
+            row, item = int(batch.rows[e]), int(batch.items[e])
+            after[row] = (*(i for i in after[row] if i != item), item)[-self._excluded_items_max :]
+        return after

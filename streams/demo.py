@@ -1,0 +1,268 @@
+"""Everything on this machine: embedded Kafka, topics, a worker process, a feed and the live page, in one command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streams.core.errors import BrokerUnavailable, NearstreamError
+from streams.core.status import Quantiles, WorkerStatus
+from streams.dashboard.server import serve_dashboard
+from streams.feed import FeedSummary, feed
+from streams.kafka.broker import EmbeddedKafka
+from streams.kafka.digest import digest_of, read_profiles
+from streams.kafka.observer import KafkaObserver
+from streams.kafka.processes import free_ports, spawn_watchdog
+from streams.kafka.topics import create_topics
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+    from streams.core.observation import Observation
+    from streams.feed import TimeMode
+    from streams.kafka.processes import OnProgress
+    from streams.sources import Source
+
+PARTITIONS = 4
+WORKER_START_S_MAX = 60.0
+WORKER_STOP_S_MAX = 10.0
+DRAIN_S_MAX = 120.0
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """What the person asked for. `events` None: until Ctrl-C."""
+
+    source: Source
+    rate: float | None
+    events: int | None
+    time_mode: TimeMode
+    once: bool
+
+
+class DemoSummary(msgspec.Struct, frozen=True):
+    """What `demo --once` prints. `freshness_ms` runs from sending an event to its committed list."""
+
+    events: int
+    lists: int
+    users: int
+    dead_letters: int
+    freshness_ms: Quantiles
+    events_per_s: float
+    lag: int
+
+
+@dataclass(slots=True)
+class DemoScene:
+    """What the terminal shows while the demo runs."""
+
+    stage: str = "starting"
+    page: str | None = None
+    observation: Observation | None = None
+    sent: int = 0
+
+
+async def run_demo(
+    plan: DemoPlan,
+    settings: Settings,
+    *,
+    on_progress: OnProgress,
+    on_page: Callable[[str], None],
+    on_scene: Callable[[DemoScene], None],
+    stop: asyncio.Event,
+) -> DemoSummary | None:
+    """Runs until `stop` is set, or with `plan.once` until its events are through; then ends all it started.
+
+    Jars are cached in `settings.data_dir`; topics live in a temporary folder that goes with the demo.
+
+    Raises:
+        NearstreamError: Kafka cannot be started, or the worker ended by itself.
+    """
+    scene = DemoScene()
+    with tempfile.TemporaryDirectory(prefix="nearstream-demo-") as folder:
+        jars = settings.data_dir / "kafka" / "jars"
+        loop = asyncio.get_running_loop()
+        kafka = EmbeddedKafka(Path(folder), brokers=1, die_with_owner=True, jars_dir=jars)
+        info = await loop.run_in_executor(None, kafka.start, on_progress)
+        try:
+            local = settings.model_copy(
+                update={"bootstrap": info.bootstrap, "partitions": PARTITIONS, "replication": 1}
+            )
+            return await _run_on(local, plan, scene, Path(folder), on_page, on_scene, stop)
+        finally:
+            await loop.run_in_executor(None, kafka.stop)
+
+
+async def _run_on(
+    settings: Settings,
+    plan: DemoPlan,
+    scene: DemoScene,
+    folder: Path,
+    on_page: Callable[[str], None],
+    on_scene: Callable[[DemoScene], None],
+    stop: asyncio.Event,
+) -> DemoSummary | None:
+    """The demo on a broker that runs."""
+    await create_topics(settings)
+    with _worker_process(settings, folder / "worker.log") as worker:
+        async with KafkaObserver(settings) as observer, _page(observer, settings, scene, on_page):
+            showing = asyncio.create_task(_show(observer, scene, on_scene))
+            try:
+                scene.stage = "starting the worker"
+                await _until(lambda: _is_running(observer), worker, stop, WORKER_START_S_MAX)
+                scene.stage = "running"
+                started = time.monotonic()
+                fed = await _feed(plan, settings, scene, worker, stop)
+                if not plan.once or stop.is_set():
+                    await _until(lambda: False, worker, stop, None)
+                    return None
+                scene.stage = "draining"
+                await _until(lambda: _handled(observer) >= fed.events, worker, stop, DRAIN_S_MAX)
+                return await _summary(settings, observer, time.monotonic() - started)
+            finally:
+                showing.cancel()
+
+
+@contextmanager
+def _worker_process(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a process of its own, ended with this one however that ends."""
+    name = f"demo-{uuid.uuid4().hex[:8]}"
+    environment = {
+        **os.environ,
+        "NEARSTREAM_BOOTSTRAP": settings.bootstrap,
+        "NEARSTREAM_PREFIX": settings.prefix,
+        "NEARSTREAM_WEB_PORT": str(free_ports(1)[0]),
+        "NEARSTREAM_LOG_FORMAT": "json",
+        "OMP_NUM_THREADS": "1",
+    }
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "streams", "worker", "--worker-id", name],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    watchdog = spawn_watchdog(worker.pid, name)
+    try:
+        yield worker
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        try:
+            worker.wait(WORKER_STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+        os.close(watchdog)
+
+
+@asynccontextmanager
+async def _page(
+    observer: KafkaObserver, settings: Settings, scene: DemoScene, on_page: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """The live page, as long as the block runs. A fault of the page ends the block with it."""
+
+    def ready(address: str) -> None:
+        scene.page = address
+        on_page(address)
+
+    close = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(serve_dashboard(observer, settings, ready=ready, stop=close))
+        try:
+            yield
+        finally:
+            close.set()
+
+
+async def _show(observer: KafkaObserver, scene: DemoScene, on_scene: Callable[[DemoScene], None]) -> None:
+    while True:
+        scene.observation = observer.snapshot()
+        on_scene(scene)
+        await asyncio.sleep(2 * POLL_S)
+
+
+async def _feed(
+    plan: DemoPlan, settings: Settings, scene: DemoScene, worker: subprocess.Popen[bytes], stop: asyncio.Event
+) -> FeedSummary:
+    """Publishes the source; a worker that ends by itself ends the feed too."""
+
+    def on_progress(progress: object) -> None:
+        scene.sent = getattr(progress, "acknowledged", 0) if getattr(progress, "stage", "") == "events" else 0
+
+    feeding = asyncio.create_task(
+        feed(
+            plan.source,
+            settings,
+            rate=plan.rate,
+            limit=plan.events,
+            time_mode=plan.time_mode,
+            on_progress=on_progress,
+            stop=stop,
+        )
+    )
+    while not feeding.done():
+        _check_alive(worker, stop)
+        await asyncio.wait({feeding}, timeout=POLL_S)
+    return feeding.result()
+
+
+async def _until(
+    reached: Callable[[], bool], worker: subprocess.Popen[bytes], stop: asyncio.Event, limit_s: float | None
+) -> None:
+    """Waits for a state of the topics, at most `limit_s`, or until stopped."""
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    while not reached() and not stop.is_set():
+        _check_alive(worker, stop)
+        if deadline is not None and time.monotonic() > deadline:
+            raise NearstreamError(f"The worker made no progress for {limit_s:.0f} s; see `nearstream demo --verbose`.")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), POLL_S)
+
+
+def _check_alive(worker: subprocess.Popen[bytes], stop: asyncio.Event) -> None:
+    if worker.poll() is not None and not stop.is_set():
+        raise BrokerUnavailable(f"The worker ended by itself with exit code {worker.returncode}.")
+
+
+def _workers(observer: KafkaObserver) -> list[WorkerStatus]:
+    return observer.snapshot().workers
+
+
+def _is_running(observer: KafkaObserver) -> bool:
+    partitions = [p for worker in _workers(observer) for p in worker.partitions]
+    return len(partitions) == PARTITIONS and all(p.state == "running" for p in partitions)
+
+
+def _handled(observer: KafkaObserver) -> int:
+    """Records that the worker is done with: counted, known as duplicates, or dead letters."""
+    totals = [worker.totals for worker in _workers(observer)]
+    return sum(t.events + t.duplicates + sum(t.dead_letters.values()) for t in totals)
+
+
+async def _summary(settings: Settings, observer: KafkaObserver, seconds: float) -> DemoSummary:
+    worker = _workers(observer)[0]
+    counted = digest_of(await read_profiles(settings))
+    return DemoSummary(
+        events=counted.events,
+        lists=worker.totals.lists,
+        users=counted.users,
+        dead_letters=sum(worker.totals.dead_letters.values()),
+        freshness_ms=worker.totals.freshness_ms,
+        events_per_s=round(counted.events / seconds, 1),
+        lag=sum(partition.lag for partition in worker.partitions),
+    )

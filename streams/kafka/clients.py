@@ -1,0 +1,125 @@
+"""How every Kafka client of the program connects, and what keeps aiokafka calm while a broker is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.client import AIOKafkaClient
+
+    from streams.config import Settings
+
+logger = logging.getLogger(__name__)
+
+METADATA_PACE_S = 0.1
+PRODUCER_STOP_S = 2.0
+LOG_RECORDS_PER_S_MAX = 5
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments shared by aiokafka's consumer, producer and admin client: address and security."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap,
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(
+            cafile=str(settings.ssl_cafile) if settings.ssl_cafile is not None else None
+        )
+        if settings.ssl_certfile is not None:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+        options["ssl_context"] = context
+    if settings.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        if settings.sasl_password is not None:
+            options["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+    return options
+
+
+async def bounded(work: Coroutine[Any, Any, object], limit_s: float) -> BaseException | None:
+    """Awaits a clean-up at most `limit_s`; returns its failure instead of raising it."""
+    try:
+        await asyncio.wait_for(work, limit_s)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a clean-up reports, the caller decides
+        return error
+    return None
+
+
+async def close_producer(producer: AIOKafkaProducer | None) -> None:
+    """Stops a producer in bounded time.
+
+    `stop()` waits for a flush that never ends while the broker is away (rule 14), so past the bound the sender
+    is cancelled and the connections closed. An open transaction is left to the next `InitProducerId`.
+    """
+    if producer is None:
+        return
+    if await bounded(producer.stop(), PRODUCER_STOP_S) is None:
+        return
+    sender_task = producer._sender.sender_task  # aiokafka has no public way to give up
+    if sender_task is not None and not sender_task.done():
+        sender_task.cancel()
+    await bounded(producer.client.close(), PRODUCER_STOP_S)
+
+
+def pace_metadata_updates(client: AIOKafkaClient) -> None:
+    """At most one forced metadata update per 100 ms.
+
+    aiokafka 0.14 asks in a loop without a pause while a leader is unknown and connections are refused, which
+    burns a core for as long as the broker is away.
+    """
+    update_now, close_now = client.force_metadata_update, client.close
+    pending: asyncio.Future[Any] | None = None
+
+    async def update_later() -> Any:
+        await asyncio.sleep(METADATA_PACE_S)
+        return await update_now()
+
+    def paced() -> asyncio.Future[Any]:
+        nonlocal pending
+        if pending is None or pending.done():
+            pending = asyncio.ensure_future(update_later())
+            pending.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return asyncio.shield(pending)
+
+    async def close() -> None:
+        if pending is not None:
+            pending.cancel()
+        await close_now()
+
+    client.force_metadata_update = paced
+    client.close = close
+
+
+class LogRateLimit(logging.Filter):
+    """Lets at most n records a second of each library logger through and says how many it held back (rule 14).
+
+    Our own loggers pass: they speak once per event that matters.
+    """
+
+    def __init__(self, per_s_max: int = LOG_RECORDS_PER_S_MAX) -> None:
+        super().__init__()
+        self._per_s_max = per_s_max
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True when the record may pass."""
+        if record.name.startswith(__package__.partition(".")[0]):
+            return True
+        second = int(record.created)
+        then, count = self._seen.get(record.name, (second, 0))
+        if then != second:
+            if count > self._per_s_max:
+                record.msg = f"{record.getMessage()} ({count - self._per_s_max} records held back before this)"
+                record.args = ()
+            count = 0
+        self._seen[record.name] = (second, count + 1)
+        return count < self._per_s_max

@@ -1,0 +1,122 @@
+"""Dead letters: records that could not count, untouched, with the reason in headers, and how many of them are too many.
+
+A dead letter is written in the transaction that moves past its record (DESIGN §3 rule 4), so each rejected record is
+on the topic exactly once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from streams.core.errors import DeadLetterLimit
+from streams.kafka.codec import Headers, RawRecord, Rejected
+
+HEADER_PREFIX = "errors."
+REASON = "errors.reason"
+MESSAGE = "errors.message"
+TOPIC = "errors.topic"
+PARTITION = "errors.partition"
+OFFSET = "errors.offset"
+REPLAYED_FROM = "errors.replayed-from"
+
+WINDOW_RECORDS = 1000
+
+
+class OutRecord(NamedTuple):
+    """A record to send, in the form that aiokafka's producer and batch builder take."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+def dead_letter(record: RawRecord, topic: str, partition: int, rejected: Rejected) -> OutRecord:
+    """The dead letter of a record: its own bytes, key and headers, and where it came from and why after them."""
+    verdict = {
+        REASON: str(rejected.reason),
+        MESSAGE: rejected.message,
+        TOPIC: topic,
+        PARTITION: str(partition),
+        OFFSET: str(record.offset),
+    }
+    added: list[tuple[str, bytes | None]] = [(name, text.encode()) for name, text in verdict.items()]
+    return OutRecord(record.key, record.value, [*record.headers, *added])
+
+
+def without_verdict(headers: Headers) -> list[tuple[str, bytes | None]]:
+    """The headers that the producer sent, without any that a dead letter added."""
+    return [(name, value) for name, value in headers if not name.startswith(HEADER_PREFIX)]
+
+
+class DeadLetterBound:
+    """Counts the dead letters of one partition, in order, and stops the worker when they pass a bound.
+
+    One bad record is a bad record; a thousand in a row are a bad deploy of a producer, and going on would empty
+    the topic into the dead letters. The share is taken over the last `window` records, once so many were seen.
+
+    Check each batch before its transaction. The batch that trips the bound must not be committed: its records stay
+    on the input, unread, until a person has decided. Make a new bound when the partition restarts from the log,
+    because uncommitted records come again. A worker that something restarts again and again thus still moves
+    ahead by fewer records than the larger of `window` and `run_max` with each start, all of them dead letters.
+    """
+
+    def __init__(self, share_max: float, run_max: int, window: int = WINDOW_RECORDS) -> None:
+        self._share_max = share_max
+        self._run_max = run_max
+        self._window = window
+        self._flags = np.zeros(0, np.int32)
+        """Of the last records, at most window - 1: 1 where rejected."""
+        self._run = 0
+        self._rejects: deque[tuple[int, Rejected]] = deque(maxlen=window)
+        """Offset and verdict of the latest rejects."""
+
+    def check(self, count: int, rejects: Sequence[Rejected], records: Sequence[RawRecord]) -> None:
+        """Counts a batch of `count` records, of which `rejects` were rejected, in the order of the records.
+
+        Raises:
+            DeadLetterLimit: the share or the run passed its bound within this batch.
+        """
+        flags = np.zeros(count, np.int32)
+        flags[[r.position for r in rejects]] = 1
+        latest = np.concatenate([self._flags, flags])
+        self._flags = latest[max(0, len(latest) - self._window + 1) :]
+        self._rejects.extend((records[r.position].offset, r) for r in rejects)
+        run_longest = self._count_run(flags)
+        if run_longest >= self._run_max:
+            raise self._limit(
+                f"{run_longest} records in a row could not be read (bound: dead_letter_run_max = {self._run_max})"
+            )
+        if rejects and len(latest) >= self._window:
+            sums = np.concatenate([[0], np.cumsum(latest)])
+            most = int((sums[self._window :] - sums[: -self._window]).max())
+            if most > self._share_max * self._window:
+                raise self._limit(
+                    f"{most} of {self._window} records could not be read "
+                    f"(bound: dead_letter_share_max = {self._share_max:g})"
+                )
+
+    def _count_run(self, flags: np.ndarray[tuple[int], np.dtype[np.int32]]) -> int:
+        """Length of the longest run that touches this batch; keeps the run that reaches its end."""
+        accepted = np.flatnonzero(flags == 0)
+        if len(accepted) == 0:
+            self._run += len(flags)
+            return self._run
+        gaps = np.diff(accepted) - 1
+        longest = max(self._run + int(accepted[0]), int(gaps.max(initial=0)), len(flags) - 1 - int(accepted[-1]))
+        self._run = len(flags) - 1 - int(accepted[-1])
+        return longest
+
+    def _limit(self, what: str) -> DeadLetterLimit:
+        reasons = Counter(str(rejected.reason) for _, rejected in self._rejects)
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        first_offset, first = self._rejects[0]
+        return DeadLetterLimit(
+            f"{what}. Latest rejects: {listed}, the first of them at offset {first_offset}: {first.message} "
+            "The batch was not committed, so nothing moved. Look at earlier ones with `nearstream dlq list`, mend the "
+            "producer and restart the worker; to let these records become dead letters, raise dead_letter_share_max "
+            "and dead_letter_run_max first, and send them back later with `nearstream dlq replay`."
+        )

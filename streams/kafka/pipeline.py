@@ -1,0 +1,348 @@
+"""The transactional micro-batch pipeline of one input partition.
+
+fetch -> prepare on copies -> one Kafka transaction (lists, profiles, dead letters, offsets) -> only then memory moves.
+The rules it follows are numbered in ARCHITECTURE.md; each was paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import aiokafka.producer.sender
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import ProducerFenced
+from aiokafka.structs import OffsetAndMetadata
+
+from streams.core.errors import CorruptState, DeadLetterLimit, PartitionLost, UsageError
+from streams.core.status import PartitionStatus
+from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+    from streams.core.status import PartitionState
+    from streams.kafka.processor import Output, Processor
+    from streams.kafka.tail import TopicTail
+    from streams.kafka.topics import Topics
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FETCH_WAIT_MS = 500
+BATCH_BYTES_MAX = 1 << 20
+RETRY_DELAY_S_MIN, RETRY_DELAY_S_MAX = 0.1, 2.0
+FENCED_PAUSE_HEARTBEATS = 3
+FATAL = (DeadLetterLimit, CorruptState, UsageError)
+
+# Rule 15: aiokafka waits 20 ms before it repeats AddPartitionsToTxn after CONCURRENT_TRANSACTIONS, which follows every
+# transaction at once; 2 ms was measured faster back to back.
+aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.002
+
+
+class Stopped(Exception):
+    """The pipeline was told to stop while it waited."""
+
+
+class BatchListener(Protocol):
+    """Hears of each committed batch."""
+
+    def committed(self, records: list[ConsumerRecord], output: Output, stage_s: dict[str, float]) -> None:
+        """The transaction is committed and memory has moved. Must not block."""
+        ...
+
+    def restarted(self, partition: int, error: BaseException) -> None:
+        """The pipeline dropped its session and will rebuild it from the log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineHost:
+    """What all pipelines of a worker share."""
+
+    settings: Settings
+    topics: Topics
+    consumer: AIOKafkaConsumer
+    changelog: TopicTail
+    processor: Processor
+    compute: Callable[..., Awaitable[Any]]
+    """Runs a function in the one compute thread."""
+    listener: BatchListener
+
+
+class PartitionPipeline:
+    """One task and one transactional producer for one input partition.
+
+    `clean` says that memory, log and committed offset agree, so that a parked pipeline may be taken up again.
+    """
+
+    def __init__(self, host: PipelineHost, partition: TopicPartition) -> None:
+        self.partition = partition
+        self.state: PartitionState = "restoring"
+        self.error: str | None = None
+        self.next_offset = 0
+        self.next_record_ms: int | None = None
+        self.clean = False
+        self._host = host
+        self._producer: AIOKafkaProducer | None = None
+        self._changelog_offset: int | None = None
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The running task."""
+        if self._task is None:
+            raise RuntimeError("The pipeline was not started.")
+        return self._task
+
+    def status(self, now_s: float) -> PartitionStatus:
+        """As the page shows it. Without a batch in hand, a record that waits is taken to be new."""
+        position = self.next_offset
+        high_watermark = self._host.consumer.highwater(self.partition) or position
+        waiting_since_ms = self.next_record_ms
+        return PartitionStatus(
+            partition=self.partition.partition,
+            state=self.state,
+            position=position,
+            high_watermark=max(high_watermark, position),
+            lag=max(0, high_watermark - position),
+            lag_s=0.0 if waiting_since_ms is None else round(max(0.0, now_s - waiting_since_ms / 1000), 3),
+            error=self.error,
+        )
+
+    def start(self) -> None:
+        """Begins, or goes on after parking, in a task of its own."""
+        self._stop = asyncio.Event()
+        self.state = "restoring"
+        self._task = asyncio.create_task(self._run(), name=f"pipeline-{self.partition.partition}")
+
+    def request_stop(self) -> None:
+        """Asks to stop after the running transaction; returns at once."""
+        self._stop.set()
+
+    async def close(self) -> None:
+        """Gives the partition up: the changelog is followed from here on, the producer is closed in bounded time."""
+        self.state = "stopped"
+        self._release_changelog()
+        producer, self._producer = self._producer, None
+        await close_producer(producer)
+
+    async def _run(self) -> None:
+        """Sessions, one after the other, until stopped. A fatal verdict ends the task with that error."""
+        delay_s = RETRY_DELAY_S_MIN
+        while not self._stop.is_set():
+            try:
+                await self._open()
+                delay_s = RETRY_DELAY_S_MIN
+                while True:
+                    await self._step()
+            except Stopped:
+                return
+            except FATAL as error:
+                self._drop_session(error)
+                raise
+            except asyncio.CancelledError:
+                self.clean = False
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever failed, memory may be behind the log: rebuild from it
+                self._drop_session(error)
+                logger.warning("partition %d restarts: %r", self.partition.partition, error)
+                pause_s = delay_s
+                if isinstance(error, PartitionLost):
+                    # A zombie learns from its next heartbeats that it lost the partition, and is stopped. Only the
+                    # true owner, whose transaction the broker timed out, is still here afterwards and may fence.
+                    heartbeat_s = self._host.settings.heartbeat_interval_ms / 1000
+                    pause_s = max(delay_s, FENCED_PAUSE_HEARTBEATS * heartbeat_s)
+                try:
+                    producer, self._producer = self._producer, None
+                    await close_producer(producer)
+                    await self._or_stop(asyncio.sleep(pause_s))
+                except Stopped:
+                    return
+                delay_s = min(delay_s * 2, RETRY_DELAY_S_MAX)
+
+    def _drop_session(self, error: BaseException) -> None:
+        self.clean = False
+        self.state = "retrying"
+        self.error = f"{type(error).__name__}: {error}"[:300]
+        self._host.processor.forget_bound(self.partition.partition)
+        self._release_changelog()
+        self._host.listener.restarted(self.partition.partition, error)
+
+    def _release_changelog(self) -> None:
+        """Lets the tail follow this partition again from the last record we know to be in memory."""
+        if self._changelog_offset is not None:
+            self._host.changelog.release(self.partition.partition, self._changelog_offset)
+            self._changelog_offset = None
+
+    async def _open(self) -> None:
+        """Rule 1: producer first (it fences the old owner), then the committed offset, then the profiles, then go."""
+        consumer, partition = self._host.consumer, self.partition
+        if not await self._resumes_parked():
+            self.clean = False
+            self._release_changelog()
+            await close_producer(self._producer)
+            self._producer = self._new_producer()
+            await self._or_stop(self._producer.start())
+            committed = await self._or_stop(consumer.committed(partition))
+            if committed is None:
+                committed = (await self._or_stop(consumer.beginning_offsets([partition])))[partition]
+            self._changelog_offset = await self._or_stop(self._host.changelog.own(partition.partition))
+            for topic in self._output_topics():  # rule 12: metadata first, so one AddPartitionsToTxn covers all
+                await self._or_stop(self._producer.partitions_for(topic))
+            self.next_offset = committed
+        if self._stop.is_set():
+            raise Stopped
+        consumer.seek(partition, self.next_offset)
+        consumer.resume(partition)
+        self.clean, self.state, self.error = True, "running", None
+        logger.info("partition %d runs from offset %d", partition.partition, self.next_offset)
+
+    async def _resumes_parked(self) -> bool:
+        """Rule 13: a pipeline parked over a rebalance goes on when the committed offset is still its own."""
+        if self._producer is None or not self.clean:
+            return False
+        return bool(await self._or_stop(self._host.consumer.committed(self.partition)) == self.next_offset)
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        settings = self._host.settings
+        producer = AIOKafkaProducer(
+            **client_options(settings),
+            # Rule 2: the id names the partition, never the worker; it is the fence.
+            transactional_id=f"{settings.group}-{self.partition.topic}-{self.partition.partition}",
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            max_batch_size=BATCH_BYTES_MAX,
+            retry_backoff_ms=50,
+            request_timeout_ms=10_000,
+        )
+        pace_metadata_updates(producer.client)
+        return producer
+
+    def _output_topics(self) -> tuple[str, str, str]:
+        topics = self._host.topics
+        return topics.recommendations, topics.profiles, topics.dead_letters
+
+    async def _step(self) -> None:
+        """One micro-batch. From the transaction's begin to its commit it runs to completion (rule 11)."""
+        records = await self._fetch()
+        if not records:
+            return
+        started = time.perf_counter()
+        output = await self._host.compute(
+            self._host.processor.prepare, records, self.partition.partition, int(time.time() * 1000)
+        )
+        prepared = time.perf_counter()
+        self.clean = False
+        await self._transact(records, output)
+        committed = time.perf_counter()
+        await self._host.compute(self._host.processor.apply, output)
+        self.next_offset = records[-1].offset + 1
+        self.next_record_ms = None
+        self.clean = True
+        stage_s = {
+            **output.stage_s,
+            "queue": prepared - started - sum(output.stage_s.values()),
+            "transaction": committed - prepared,
+            "apply": time.perf_counter() - committed,
+        }
+        self._host.listener.committed(records, output, stage_s)
+
+    async def _fetch(self) -> list[ConsumerRecord]:
+        """Up to a full batch: at once when behind, else what arrives within the linger."""
+        consumer, partition, settings = self._host.consumer, self.partition, self._host.settings
+        records = await self._poll(FETCH_WAIT_MS, settings.batch_events_max)
+        if not records:
+            return records
+        self.next_record_ms = records[0].timestamp
+        behind = (consumer.highwater(partition) or 0) > records[-1].offset + 1
+        if len(records) < settings.batch_events_max and not behind and settings.linger_ms:
+            await self._or_stop(asyncio.sleep(settings.linger_ms / 1000))
+        while len(records) < settings.batch_events_max:
+            more = await self._poll(0, settings.batch_events_max - len(records))
+            if not more:
+                break
+            records.extend(more)
+        return records
+
+    async def _poll(self, timeout_ms: int, records_max: int) -> list[ConsumerRecord]:
+        fetched = await self._or_stop(
+            self._host.consumer.getmany(self.partition, timeout_ms=timeout_ms, max_records=records_max)
+        )
+        records: list[ConsumerRecord] = fetched.get(self.partition, [])
+        return records
+
+    async def _transact(self, records: list[ConsumerRecord], output: Output) -> None:
+        """Rule 3: outputs, changelog and offsets in one transaction. No abort on failure: the next
+        `InitProducerId`, ours or the next owner's, aborts what is open, whatever state this client is in.
+
+        Raises:
+            PartitionLost: a newer producer fenced this one.
+        """
+        producer = self._producer
+        if producer is None:
+            raise RuntimeError("A transaction needs an open session.")
+        recommendations, profiles, dead_letters = self._output_topics()
+        try:
+            await producer.begin_transaction()
+            sends = [
+                *await self._send(recommendations, ((key, value, []) for key, value in output.lists)),
+                *await self._send(profiles, ((key, value, []) for key, value in output.profiles)),
+                *await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters)),
+            ]
+            # Rule 12: aiokafka commits even when a batch failed.
+            outcomes: list[Any] = await asyncio.gather(*(future for _, future in sends), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            end = OffsetAndMetadata(records[-1].offset + 1, "")
+            await producer.send_offsets_to_transaction({self.partition: end}, self._host.settings.group)
+            await producer.commit_transaction()
+        except ProducerFenced as error:
+            raise PartitionLost(
+                f"Partition {self.partition.partition} was taken over by another worker; this one stops writing to it."
+            ) from error
+        for (topic, _), outcome in zip(sends, outcomes, strict=True):
+            if topic == profiles:
+                self._changelog_offset = outcome.offset + 1
+
+    async def _send(
+        self, topic: str, rows: Iterable[tuple[bytes | None, bytes | None, Any]]
+    ) -> list[tuple[str, asyncio.Future[Any]]]:
+        """Rule 8: whole batches, to the input's own partition. A record that fits no batch raises ValueError."""
+        producer, sends = self._producer, []
+        assert producer is not None
+        batch, filled = producer.create_batch(), 0
+        for key, value, headers in rows:
+            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                sends.append((topic, await producer.send_batch(batch, topic, partition=self.partition.partition)))
+                batch, filled = producer.create_batch(), 0
+                if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                    raise ValueError(f"A record for {topic} is larger than {BATCH_BYTES_MAX} bytes.")
+            filled += 1
+        if filled:
+            sends.append((topic, await producer.send_batch(batch, topic, partition=self.partition.partition)))
+        return sends
+
+    async def _or_stop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits `work`, or raises Stopped as soon as a stop is requested.
+
+        Rule 11: aiokafka blocks `getmany()` from the start of a rebalance to the next assignment, while the
+        revocation callback waits for this task; without the race both would wait for ever.
+        """
+        running, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                raise Stopped
+            return running.result()
+        finally:
+            stop.cancel()
+            if not running.done():
+                running.cancel()
+                await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # seen: either raised above, or a stop came first

@@ -1,0 +1,274 @@
+"""What the worker tells about itself: rolling figures, Prometheus metrics and one status record a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import sys
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from streams.core.status import PartitionStatus, Quantiles, WorkerState, WorkerStatus, WorkerTotals
+from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+    from streams.kafka.consumer_group import PipelineGroup
+    from streams.kafka.processor import Output
+    from streams.kafka.topics import Topics
+    from streams.metrics import Metrics
+    from streams.recommend.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+WINDOW_S = 10.0
+BATCHES_MAX = 4096
+REPORT_S = 1.0
+SEND_S = 3.0
+
+
+FRESHNESS_EDGES_MS = np.geomspace(1.0, 3_600_000.0, 640)
+"""Bins of the freshness since the start: 2.4 % wide, so that a quantile is that exact and memory stays bounded."""
+
+
+class _Batch(NamedTuple):
+    at_s: float
+    events: int
+    lists: int
+    freshness_ms: np.ndarray[tuple[int], np.dtype[np.float64]]
+    stage_s: dict[str, float]
+
+
+class WorkerFigures:
+    """Counts since the start and the last ten seconds, fed by every committed batch."""
+
+    def __init__(self, metrics: Metrics, now_s: float) -> None:
+        self._metrics = metrics
+        self._started_s = now_s
+        self._recent: deque[_Batch] = deque(maxlen=BATCHES_MAX)
+        self._events_by_type: Counter[str] = Counter()
+        self._freshness_bins = np.zeros(len(FRESHNESS_EDGES_MS) + 1, np.int64)
+        self._dead_letters: Counter[str] = Counter()
+        self._events = self._lists = self._duplicates = self._batches = self._restarts = 0
+
+    def committed(self, records: list[ConsumerRecord], output: Output, stage_s: dict[str, float]) -> None:
+        """Counts a committed batch."""
+        now_s = time.time()
+        sent_ms = np.array([records[p].timestamp for p in output.accepted.tolist()], np.float64)
+        freshness_ms = now_s * 1000 - sent_ms
+        self._recent.append(_Batch(now_s, len(sent_ms), len(output.lists), freshness_ms, stage_s))
+        bins = np.searchsorted(FRESHNESS_EDGES_MS, freshness_ms)
+        self._freshness_bins += np.bincount(bins, minlength=len(self._freshness_bins))
+        self._events += len(sent_ms)
+        self._lists += len(output.lists)
+        self._duplicates += output.duplicates
+        self._dead_letters += output.reject_reasons
+        self._events_by_type += output.types
+        self._batches += 1
+        self._export(records, output, stage_s, now_s)
+
+    def restarted(self, partition: int, error: BaseException) -> None:  # noqa: ARG002 - the pipeline logs which and why
+        """Counts a pipeline that was rebuilt from the log."""
+        self._restarts += 1
+        self._metrics.counter("nearstream_session_restarts_total").inc()
+
+    def totals(self) -> WorkerTotals:
+        """Counts since the worker started."""
+        return WorkerTotals(
+            events=self._events,
+            lists=self._lists,
+            duplicates=self._duplicates,
+            dead_letters=dict(self._dead_letters),
+            batches=self._batches,
+            restarts=self._restarts,
+            events_by_type=dict(self._events_by_type),
+            freshness_ms=Quantiles(self._since_start(0.5), self._since_start(0.99)),
+        )
+
+    def rates(self, now_s: float) -> tuple[float, float]:
+        """Events and lists per second over the window, or since the start when that is shorter."""
+        batches = self._window(now_s)
+        span_s = max(1.0, min(WINDOW_S, now_s - self._started_s))
+        return sum(b.events for b in batches) / span_s, sum(b.lists for b in batches) / span_s
+
+    def freshness(self, now_s: float) -> Quantiles:
+        """Event sent -> list committed, ms, over the window."""
+        parts = [b.freshness_ms for b in self._window(now_s) if len(b.freshness_ms)]
+        if not parts:
+            return Quantiles(None, None)
+        p50, p99 = np.percentile(np.concatenate(parts), [50, 99])
+        return Quantiles(round(float(p50), 1), round(float(p99), 1))
+
+    def stages_ms(self, now_s: float) -> dict[str, float]:
+        """Mean milliseconds per batch of each stage, over the window."""
+        batches = self._window(now_s)
+        sums: Counter[str] = Counter()
+        for batch in batches:
+            sums.update(batch.stage_s)
+        return {stage: round(1000 * total / len(batches), 3) for stage, total in sums.items()}
+
+    def _since_start(self, quantile: float) -> float | None:
+        """Upper edge of the bin that holds the quantile."""
+        total = int(self._freshness_bins.sum())
+        if not total:
+            return None
+        place = int(np.searchsorted(np.cumsum(self._freshness_bins), quantile * total))
+        return round(float(FRESHNESS_EDGES_MS[min(place, len(FRESHNESS_EDGES_MS) - 1)]), 1)
+
+    def _window(self, now_s: float) -> list[_Batch]:
+        while self._recent and self._recent[0].at_s < now_s - WINDOW_S:
+            self._recent.popleft()
+        return list(self._recent)
+
+    def _export(self, records: list[ConsumerRecord], output: Output, stage_s: dict[str, float], now_s: float) -> None:
+        metrics = self._metrics
+        for kind, count in output.types.items():
+            metrics.counter("nearstream_events_total", type=kind).inc(count)
+        for reason, count in output.reject_reasons.items():
+            metrics.counter("nearstream_dead_letters_total", reason=reason).inc(count)
+        metrics.counter("nearstream_duplicates_total").inc(output.duplicates)
+        metrics.counter("nearstream_lists_total").inc(len(output.lists))
+        metrics.counter("nearstream_batches_total").inc()
+        metrics.histogram("nearstream_batch_events").observe(len(records))
+        for stage, seconds in stage_s.items():
+            metrics.histogram("nearstream_stage_seconds", stage=stage).observe(seconds)
+        freshness = metrics.histogram("nearstream_freshness_seconds")
+        for row in output.lists_newest.tolist():
+            freshness.observe(now_s - records[row].timestamp / 1000)
+
+
+class StatusReporter:
+    """Publishes the worker's status once a second, and knows by it whether Kafka answers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Topics,
+        worker: str,
+        engine: Engine,
+        figures: WorkerFigures,
+        metrics: Metrics,
+        started_ms: int,
+    ) -> None:
+        self.state: WorkerState = "starting"
+        self.message: str | None = None
+        self.web_url: str | None = None
+        self.group: PipelineGroup | None = None
+        self.kafka_answers = True
+        self._settings = settings
+        self._topics = topics
+        self._worker = worker
+        self._engine = engine
+        self._figures = figures
+        self._metrics = metrics
+        self._started_ms = started_ms
+        self._producer: AIOKafkaProducer | None = None
+        self._encode = msgspec.json.Encoder().encode
+
+    async def start(self) -> None:
+        """Connects. Raises aiokafka's KafkaError when Kafka does not answer."""
+        self._producer = AIOKafkaProducer(**client_options(self._settings), acks="all", request_timeout_ms=5000)
+        pace_metadata_updates(self._producer.client)
+        await self._producer.start()
+
+    async def run(self) -> None:
+        """Reports until cancelled."""
+        while True:
+            await self.report()
+            await asyncio.sleep(REPORT_S)
+
+    async def report(self) -> None:
+        """One record; a broker that does not take it within three seconds counts as unreachable."""
+        status = self.status(time.time())
+        self._export(status)
+        assert self._producer is not None
+        try:
+            await asyncio.wait_for(
+                self._producer.send_and_wait(
+                    self._topics.status, self._encode(status), key=self._worker.encode(), partition=0
+                ),
+                SEND_S,
+            )
+        except (KafkaError, TimeoutError, OSError) as error:
+            if self.kafka_answers:
+                logger.warning("Kafka at %s does not answer: %r", self._settings.bootstrap, error)
+            self.kafka_answers = False
+        else:
+            if not self.kafka_answers:
+                logger.info("Kafka answers again")
+            self.kafka_answers = True
+
+    async def stop(self) -> None:
+        """Says goodbye and closes the producer, in bounded time."""
+        if self._producer is None:
+            return
+        self.state = "stopped"
+        if self.kafka_answers:
+            await self.report()
+        await close_producer(self._producer)
+
+    def status(self, now_s: float) -> WorkerStatus:
+        """The record as of now."""
+        events_per_s, lists_per_s = self._figures.rates(now_s)
+        return WorkerStatus(
+            worker=self._worker,
+            group=self._settings.group,
+            state=self._current_state(),
+            started_at=self._started_ms,
+            reported_at=int(now_s * 1000),
+            web_url=self.web_url,
+            partitions=self._partitions(now_s),
+            totals=self._figures.totals(),
+            events_per_s=round(events_per_s, 1),
+            lists_per_s=round(lists_per_s, 1),
+            freshness_ms=self._figures.freshness(now_s),
+            stages_ms=self._figures.stages_ms(now_s),
+            index_users=len(self._engine.index),
+            index_epoch=self._engine.epoch,
+            items=len(self._engine.catalogue),
+            model=self._engine.encoder.name,
+            rss_bytes=resident_bytes(),
+            message=self.message,
+        )
+
+    def _current_state(self) -> WorkerState:
+        if self.state != "running":
+            return self.state
+        if not self.kafka_answers:
+            return "broker-unreachable"
+        if self.group is not None and self.group.rebalancing:
+            return "rebalancing"
+        return "running"
+
+    def _partitions(self, now_s: float) -> list[PartitionStatus]:
+        if self.group is None:
+            return []
+        return [p.status(now_s) for p in sorted(self.group.pipelines.values(), key=lambda p: p.partition.partition)]
+
+    def _export(self, status: WorkerStatus) -> None:
+        self._metrics.clear("nearstream_lag_events")
+        self._metrics.clear("nearstream_lag_seconds")
+        for partition in status.partitions:
+            number = str(partition.partition)
+            self._metrics.gauge("nearstream_lag_events", partition=number).set(partition.lag)
+            self._metrics.gauge("nearstream_lag_seconds", partition=number).set(partition.lag_s)
+        self._metrics.gauge("nearstream_index_users").set(status.index_users)
+        self._metrics.gauge("nearstream_catalogue_items").set(status.items)
+        self._metrics.gauge("nearstream_memory_bytes").set(status.rss_bytes)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; where the system does not tell the current figure, its peak."""
+    try:
+        with open("/proc/self/statm") as statm:  # noqa: PTH123 - a kernel file, read whole
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

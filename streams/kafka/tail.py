@@ -1,0 +1,140 @@
+"""Follows a compacted topic into memory: the changelog of foreign partitions, and the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.kafka.clients import bounded, client_options, pace_metadata_updates
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+
+logger = logging.getLogger(__name__)
+
+POLL_MS = 200
+RECORDS_MAX = 2000
+PROGRESS_EVERY_S = 2.0
+RETRY_S = 0.5
+CLOSE_S = 2.0
+
+OnProgress = Callable[[str, int, int], None]
+"""Topic, records read, records to read."""
+
+
+class TopicTail:
+    """Reads every partition of a topic from the beginning and then follows it, in order, once.
+
+    A partition that this worker owns is paused: its owner writes memory itself. `own` returns only when all
+    that is committed up to that call has been applied.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        apply: Callable[[list[ConsumerRecord]], Awaitable[Any]],
+        on_progress: OnProgress,
+    ) -> None:
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._topic = topic
+        self._apply = apply
+        self._on_progress = on_progress
+        self._owned: set[int] = set()
+        self._applied: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Condition()
+        self._consumer = AIOKafkaConsumer(
+            **client_options(settings),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=1 << 22,
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, partitions: int) -> None:
+        """Connects and begins to read. Raises aiokafka's KafkaError when Kafka does not answer."""
+        await self._consumer.start()
+        pace_metadata_updates(self._consumer._client)  # aiokafka has no public way to the client
+        assigned = [TopicPartition(self._topic, number) for number in range(partitions)]
+        self._consumer.assign(assigned)
+        await self._consumer.seek_to_beginning(*assigned)
+        self._applied = await self._consumer.beginning_offsets(assigned)
+        self._task = asyncio.create_task(self._follow(), name=f"tail-{self._topic}")
+
+    async def catch_up(self) -> int:
+        """Waits until everything committed by now has been applied; returns how many offsets that covers."""
+        ends = await self._consumer.end_offsets(list(self._applied))
+        begins = dict(self._applied)
+        total: int = sum(max(0, ends[tp] - begins[tp]) for tp in ends)
+        shown = 0.0
+        while not all(self._applied[tp] >= end for tp, end in ends.items()):
+            await self._wait_for_move()
+            done = sum(max(0, min(self._applied[tp], ends[tp]) - begins[tp]) for tp in ends)
+            if time.monotonic() - shown > PROGRESS_EVERY_S:
+                shown = time.monotonic()
+                self._on_progress(self._topic, done, total)
+        self._on_progress(self._topic, total, total)
+        return total
+
+    async def own(self, partition: int) -> int:
+        """Waits until the partition's committed records are applied, pauses it and returns the next offset."""
+        tp = TopicPartition(self._topic, partition)
+        end: int = (await self._consumer.end_offsets([tp]))[tp]
+        while self._applied[tp] < end:
+            await self._wait_for_move()
+        self._owned.add(partition)
+        self._consumer.pause(tp)
+        return self._applied[tp]
+
+    def release(self, partition: int, next_offset: int) -> None:
+        """Follows the partition again, from this offset on."""
+        tp = TopicPartition(self._topic, partition)
+        self._owned.discard(partition)
+        self._applied[tp] = next_offset
+        self._consumer.seek(tp, next_offset)
+        self._consumer.resume(tp)
+
+    async def stop(self) -> None:
+        """Stops reading, in bounded time."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        failure = await bounded(self._consumer.stop(), CLOSE_S)
+        if failure is not None:
+            logger.warning("the reader of %s did not close in time: %r", self._topic, failure)
+
+    async def _wait_for_move(self) -> None:
+        async with self._moved:
+            await self._moved.wait()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)
+            except KafkaError as error:
+                logger.warning("reading %s failed, trying again: %r", self._topic, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            records = [r for tp, batch in fetched.items() if tp.partition not in self._owned for r in batch]
+            positions = {
+                tp: await self._consumer.position(tp) for tp in self._applied if tp.partition not in self._owned
+            }
+            if records:
+                try:
+                    await self._apply(records)
+                except Exception as error:  # noqa: BLE001 - what memory cannot follow must stop the worker, said aloud
+                    self.failure.set_exception(error)
+                    return
+            async with self._moved:
+                for tp, position in positions.items():
+                    if tp.partition not in self._owned:
+                        self._applied[tp] = position
+                self._moved.notify_all()

@@ -1,0 +1,153 @@
+"""The topics, their names and how they are created and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import TopicAlreadyExistsError as TopicAlreadyExists
+
+from streams.core.errors import BrokerUnavailable, UsageError
+from streams.kafka.clients import client_options
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+
+DAY_MS = 86_400_000
+_COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.3", "segment.ms": str(DAY_MS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of all topics under one prefix."""
+
+    prefix: str = ""
+
+    @property
+    def events(self) -> str:
+        """In: what people do. Key `user_id`."""
+        return f"{self.prefix}events"
+
+    @property
+    def items(self) -> str:
+        """In, compacted: the catalogue. Key `item_id`."""
+        return f"{self.prefix}items"
+
+    @property
+    def users(self) -> str:
+        """In, compacted: personal attributes. Key `user_id`."""
+        return f"{self.prefix}users"
+
+    @property
+    def recommendations(self) -> str:
+        """Out, compacted: the current list of each user. Key `user_id`."""
+        return f"{self.prefix}recommendations"
+
+    @property
+    def profiles(self) -> str:
+        """Internal, compacted: changelog of the profiles. Key `user_id`."""
+        return f"{self.prefix}profiles"
+
+    @property
+    def dead_letters(self) -> str:
+        """Out: records that could not count, untouched, with the reason in headers."""
+        return f"{self.prefix}events.dlq"
+
+    @property
+    def status(self) -> str:
+        """Internal, compacted: one record a second per worker. Key: the worker's name."""
+        return f"{self.prefix}status"
+
+    def definitions(self, partitions: int) -> dict[str, tuple[int, dict[str, str]]]:
+        """Partitions and configuration of each topic. Rule 10: input, profiles and lists are co-partitioned."""
+        retained = {"retention.ms": str(14 * DAY_MS)}
+        return {
+            self.events: (partitions, {"retention.ms": str(7 * DAY_MS)}),
+            self.items: (partitions, _COMPACTED),
+            self.users: (partitions, _COMPACTED),
+            self.recommendations: (partitions, _COMPACTED),
+            self.profiles: (partitions, _COMPACTED),
+            self.dead_letters: (partitions, retained),
+            self.status: (1, {**_COMPACTED, "retention.ms": str(DAY_MS), "cleanup.policy": "compact,delete"}),
+        }
+
+
+async def create_topics(settings: Settings) -> list[str]:
+    """Creates the topics that are missing and returns their names.
+
+    Raises:
+        UsageError: a topic exists with a partition count that breaks co-partitioning, or creation was refused.
+        BrokerUnavailable: Kafka does not answer.
+    """
+    wanted = Topics(settings.prefix).definitions(settings.partitions)
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+    except (KafkaError, OSError) as error:
+        raise unreachable(settings, error) from error
+    try:
+        present = await _partition_counts(admin, list(wanted))
+        missing = [name for name in wanted if name not in present]
+        response = await admin.create_topics(
+            [NewTopic(n, wanted[n][0], settings.replication, topic_configs=wanted[n][1]) for n in missing]
+        )
+        for topic, code, *message in response.topic_errors:
+            failure = for_code(code)
+            if code and failure is not TopicAlreadyExists:
+                raise UsageError(f"Kafka refused to create topic {topic!r}: {failure.__name__} {message}.")
+    finally:
+        await admin.close()
+    check_copartitioned({**{n: wanted[n][0] for n in missing}, **present}, Topics(settings.prefix))
+    return missing
+
+
+async def list_topics(settings: Settings) -> dict[str, int]:
+    """Partition count of each of our topics that exists.
+
+    Raises:
+        BrokerUnavailable: Kafka does not answer.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+    except (KafkaError, OSError) as error:
+        raise unreachable(settings, error) from error
+    try:
+        return await _partition_counts(admin, list(Topics(settings.prefix).definitions(1)))
+    finally:
+        await admin.close()
+
+
+def check_copartitioned(counts: dict[str, int], topics: Topics) -> None:
+    """Raises UsageError unless events, profiles, recommendations and dead letters have equal partitions."""
+    together = (topics.events, topics.profiles, topics.recommendations, topics.dead_letters)
+    absent = [name for name in together if name not in counts]
+    if absent:
+        raise UsageError(
+            f"These topics do not exist: {', '.join(absent)}. Create them with `nearstream topics create`."
+        )
+    if len({counts[name] for name in together}) > 1:
+        found = ", ".join(f"{name}: {counts[name]}" for name in together)
+        raise UsageError(
+            f"Input, profiles, lists and dead letters need the same number of partitions, found {found}. "
+            "Use a new --prefix, or recreate the topics."
+        )
+
+
+def unreachable(settings: Settings, error: BaseException) -> BrokerUnavailable:
+    """The error that says where Kafka was looked for and what to do."""
+    return BrokerUnavailable(
+        f"No Kafka answers at {settings.bootstrap} ({type(error).__name__}). Start one with "
+        "`nearstream kafka start`, or set --bootstrap / NEARSTREAM_BOOTSTRAP to yours."
+    )
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    # Only topics that exist are asked for by name: naming another one creates it on brokers with auto-creation.
+    present = sorted(set(names) & set(await admin.list_topics()))
+    if not present:
+        return {}
+    described: list[dict[str, Any]] = await admin.describe_topics(present)
+    return {t["topic"]: len(t["partitions"]) for t in described if t["error_code"] == 0}

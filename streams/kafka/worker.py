@@ -1,0 +1,181 @@
+"""One worker: waits for Kafka, restores what the log says, joins the group, reports, leaves cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiokafka import ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from streams.core.errors import BrokerUnavailable
+from streams.kafka.consumer_group import PipelineGroup
+from streams.kafka.dead_letter import DeadLetterBound
+from streams.kafka.processor import Processor
+from streams.kafka.status import StatusReporter, WorkerFigures
+from streams.kafka.tail import TopicTail
+from streams.kafka.topics import Topics, check_copartitioned, list_topics, unreachable
+
+if TYPE_CHECKING:
+    from streams.config import Settings
+    from streams.metrics import Metrics
+    from streams.recommend.engine import Engine
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRY_S_MIN, RETRY_S_MAX = 0.5, 5.0
+
+
+class Worker:
+    """The life of one worker process, without signals or web server.
+
+    `start` returns once the worker has joined its group; `failed` completes when it must not go on.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+        now_s = time.time()
+        self.name = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        self.topics = Topics(settings.prefix)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settings = settings
+        self._engine = engine
+        self._metrics = metrics
+        self._figures = WorkerFigures(metrics, now_s)
+        self.reporter = StatusReporter(
+            settings, self.topics, self.name, engine, self._figures, metrics, int(now_s * 1000)
+        )
+        # Rule 7: encoder, index and ranking run in one thread; the event loop only moves bytes.
+        self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._tails: list[TopicTail] = []
+        self._group: PipelineGroup | None = None
+        self._reporting: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Joined, every assigned partition is running, and Kafka answers."""
+        group = self._group
+        return (
+            group is not None
+            and not group.rebalancing
+            and self.reporter.kafka_answers
+            and all(pipeline.state == "running" for pipeline in group.pipelines.values())
+        )
+
+    async def start(self) -> None:
+        """Restores and joins; waits for Kafka as long as it takes, saying so.
+
+        Raises:
+            UsageError: topics are missing or not co-partitioned.
+            CorruptState: the changelog cannot be read.
+        """
+        partitions = await self._when_kafka_answers(self._check_topics)
+        await self._when_kafka_answers(self.reporter.start)
+        self._reporting = asyncio.create_task(self.reporter.run(), name="status")
+        self.reporter.state = "restoring"
+        processor = self._new_processor(partitions[self.topics.events])
+        items = await self._followed(
+            self.topics.items, partitions.get(self.topics.items, 0), self._load_items_with(processor)
+        )
+        changelog = await self._followed(
+            self.topics.profiles, partitions[self.topics.profiles], self._load_profiles_with(processor)
+        )
+        self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._figures)
+        await self._when_kafka_answers(self._group.start)
+        self.reporter.group = self._group
+        self.reporter.state, self.reporter.message = "running", None
+        for future in (self._group.fatal, items.failure, changelog.failure):
+            future.add_done_callback(self._on_failure)
+
+    async def stop(self) -> None:
+        """Finishes running transactions, leaves the group, closes everything: under five seconds."""
+        self.reporter.state = "stopping"
+        if self._group is not None:
+            await self._group.close()
+        if self._reporting is not None:
+            self._reporting.cancel()
+            await asyncio.wait({self._reporting})
+        await asyncio.gather(self.reporter.stop(), *(tail.stop() for tail in self._tails))
+        self._compute_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _check_topics(self) -> dict[str, int]:
+        counts = await list_topics(self._settings)
+        check_copartitioned(counts, self.topics)
+        return counts
+
+    async def _when_kafka_answers(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeats the attempt with backoff for as long as Kafka is unreachable."""
+        delay_s = RETRY_S_MIN
+        while True:
+            try:
+                return await attempt()
+            except (KafkaError, BrokerUnavailable, OSError) as error:
+                state = self.reporter.state
+                self.reporter.state = "broker-unreachable"
+                self.reporter.message = str(
+                    error if isinstance(error, BrokerUnavailable) else unreachable(self._settings, error)
+                )
+                logger.warning("%s Next try in %.1f s.", self.reporter.message, delay_s)
+                await asyncio.sleep(delay_s)
+                self.reporter.state = state
+                delay_s = min(2 * delay_s, RETRY_S_MAX)
+
+    async def _followed(
+        self, topic: str, partitions: int, apply: Callable[[list[ConsumerRecord]], Awaitable[Any]]
+    ) -> TopicTail:
+        """A tail of the topic that has caught up with all that is there now."""
+        tail = TopicTail(self._settings, topic, apply, self._on_progress)
+        self._tails.append(tail)
+        await self._when_kafka_answers(lambda: tail.start(partitions))
+        started = time.monotonic()
+        caught_up = asyncio.create_task(tail.catch_up())
+        waiting: set[asyncio.Future[Any]] = {caught_up, tail.failure}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if tail.failure.done():
+            caught_up.cancel()
+            tail.failure.result()
+        logger.info("restored %d records of %s in %.2f s", caught_up.result(), topic, time.monotonic() - started)
+        return tail
+
+    def _on_progress(self, topic: str, done: int, total: int) -> None:
+        self.reporter.message = f"Restoring {topic}: {done:,} of {total:,}"
+        logger.info("restoring %s: %d of %d", topic, done, total)
+
+    def _on_failure(self, future: asyncio.Future[None]) -> None:
+        if future.cancelled() or self.failed.done():
+            return
+        error = future.exception()
+        if error is not None:
+            self.reporter.message = str(error)
+            self.failed.set_exception(error)
+
+    def _new_processor(self, partitions: int) -> Processor:
+        settings = self._settings
+        return Processor(
+            self._engine,
+            self.topics.events,
+            partitions,
+            settings.neighbours,
+            lambda: DeadLetterBound(settings.dead_letter_share_max, settings.dead_letter_run_max),
+        )
+
+    def _load_profiles_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
+        return lambda records: self._compute(processor.load_profiles, records)
+
+    def _load_items_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
+        async def load(records: list[ConsumerRecord]) -> None:
+            unreadable = await self._compute(processor.load_items, records)
+            if unreadable:
+                self._metrics.counter("nearstream_unreadable_items_total").inc(unreadable)
+                logger.warning("%d records of %s cannot be read and are passed over", unreadable, self.topics.items)
+
+        return load
+
+    def _compute(self, function: Callable[..., T], *arguments: object) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._compute_thread, function, *arguments)

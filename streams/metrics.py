@@ -1,0 +1,91 @@
+"""Every metric of the worker, declared once: name, kind, unit (in the name), labels, meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0)
+BATCH_SIZES = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDefinition:
+    """What one exported metric is."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = SECONDS
+
+
+DEFINITIONS = (
+    MetricDefinition("nearstream_events_total", "counter", ("type",), "Events accepted and committed."),
+    MetricDefinition("nearstream_duplicates_total", "counter", (), "Events whose event_id was seen before; no effect."),
+    MetricDefinition("nearstream_dead_letters_total", "counter", ("reason",), "Records sent to the dead letters."),
+    MetricDefinition("nearstream_lists_total", "counter", (), "Refreshed lists published."),
+    MetricDefinition("nearstream_batches_total", "counter", (), "Transactions committed."),
+    MetricDefinition(
+        "nearstream_session_restarts_total", "counter", (), "Pipelines rebuilt from the log after an error."
+    ),
+    MetricDefinition(
+        "nearstream_freshness_seconds", "histogram", (), "From the event's record timestamp to its committed list."
+    ),
+    MetricDefinition("nearstream_stage_seconds", "histogram", ("stage",), "Time of one batch in one stage."),
+    MetricDefinition("nearstream_batch_events", "histogram", (), "Records in one transaction.", BATCH_SIZES),
+    MetricDefinition("nearstream_lag_events", "gauge", ("partition",), "High watermark minus position."),
+    MetricDefinition("nearstream_lag_seconds", "gauge", ("partition",), "Age of the next unprocessed record."),
+    MetricDefinition("nearstream_index_users", "gauge", (), "Users that can be found as neighbours."),
+    MetricDefinition("nearstream_catalogue_items", "gauge", (), "Items seen in events or on the items topic."),
+    MetricDefinition("nearstream_memory_bytes", "gauge", (), "Resident memory of the worker."),
+    MetricDefinition("nearstream_unreadable_items_total", "counter", (), "Records of the items topic passed over."),
+)
+
+
+class Metrics:
+    """The worker's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._metrics: dict[str, Counter | Gauge | Histogram] = {}
+        for definition in DEFINITIONS:
+            self._metrics[definition.name] = self._create(definition)
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """The declared counter, or its child with these labels."""
+        return self._child(name, Counter, labels)
+
+    def gauge(self, name: str, **labels: str) -> Gauge:
+        """The declared gauge, or its child with these labels."""
+        return self._child(name, Gauge, labels)
+
+    def histogram(self, name: str, **labels: str) -> Histogram:
+        """The declared histogram, or its child with these labels."""
+        return self._child(name, Histogram, labels)
+
+    def clear(self, name: str) -> None:
+        """Drops all children of a labelled metric, so that what is gone is no longer exported."""
+        self._metrics[name].clear()
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _create(self, definition: MetricDefinition) -> Counter | Gauge | Histogram:
+        if definition.kind == "counter":
+            return Counter(definition.name, definition.meaning, definition.labels, registry=self.registry)
+        if definition.kind == "gauge":
+            return Gauge(definition.name, definition.meaning, definition.labels, registry=self.registry)
+        return Histogram(
+            definition.name, definition.meaning, definition.labels, registry=self.registry, buckets=definition.buckets
+        )
+
+    def _child(self, name: str, kind: type[M], labels: dict[str, str]) -> M:
+        metric = self._metrics[name]
+        if not isinstance(metric, kind):
+            raise TypeError(f"{name} is not a {kind.__name__.lower()}.")
+        return metric.labels(**labels) if labels else metric

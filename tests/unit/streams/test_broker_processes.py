@@ -1,0 +1,149 @@
+"""Processes, locks and ports, against the real operating system."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streams.core.errors import BrokerUnavailable
+from streams.kafka import processes
+from streams.kafka.processes import (
+    end_process,
+    exclusive,
+    find_process,
+    free_ports,
+    has_ended,
+    kill_process,
+    port_is_free,
+    silent,
+    spawn_detached,
+    spawn_watchdog,
+    wait_ended,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(120)"]
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(120)"
+)
+OWNER = """
+import sys, time
+from pathlib import Path
+from streams.kafka.processes import spawn_detached, spawn_watchdog
+mark, folder = sys.argv[1], Path(sys.argv[2])
+pid = spawn_detached([sys.executable, "-c", "import time; time.sleep(120)", mark], folder, folder / "log")
+pipe = spawn_watchdog(pid, mark)
+print(pid, flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[str]:
+    """An argument that only this test's processes have; whatever is left with it is killed."""
+    mark = f"-Dtest.mark={tmp_path}"
+    yield mark
+    while (pid := find_process(mark)) is not None:
+        kill_process(pid, mark)
+
+
+def test_a_detached_process_is_found_by_its_mark(tmp_path: Path, mark: str) -> None:
+    """The pid that is returned is the one found, in a session of its own."""
+    pid = spawn_detached([*SLEEPER, mark], tmp_path, tmp_path / "log")
+    assert find_process(mark) == pid
+    assert os.getsid(pid) != os.getsid(0)
+    assert not has_ended(pid, mark)
+    assert find_process(mark + "-other") is None
+
+
+def test_a_process_that_stops_when_asked_is_not_killed(tmp_path: Path, mark: str) -> None:
+    """SIGTERM was enough, and nothing is left."""
+    pid = spawn_detached([*SLEEPER, mark], tmp_path, tmp_path / "log")
+    assert end_process(pid, mark, 10.0) is True
+    assert find_process(mark) is None
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, mark: str) -> None:
+    """The wait is bounded, and the caller learns that force was needed."""
+    log = tmp_path / "log"
+    pid = spawn_detached([sys.executable, "-c", STUBBORN, mark], tmp_path, log)
+    while not log.exists() or "up" not in log.read_text():
+        assert not has_ended(pid, mark)
+    assert end_process(pid, mark, 0.1) is False
+    assert has_ended(pid, mark)
+
+
+def test_a_recycled_pid_counts_as_ended(tmp_path: Path, mark: str) -> None:
+    """A living process with another command line is not the one that was meant."""
+    pid = spawn_detached([*SLEEPER, mark], tmp_path, tmp_path / "log")
+    assert has_ended(pid, mark + "-other")
+
+
+def test_ending_what_has_ended_is_no_error(tmp_path: Path, mark: str) -> None:
+    """Two who stop the same process do not disturb each other."""
+    pid = spawn_detached([*SLEEPER, mark], tmp_path, tmp_path / "log")
+    kill_process(pid, mark)
+    assert end_process(pid, mark, 1.0) is True
+
+
+def test_kill_9_of_the_owner_ends_the_process(tmp_path: Path, mark: str) -> None:
+    """No orphan stays, even when the owner has no chance to clean up."""
+    with subprocess.Popen([sys.executable, "-c", OWNER, mark, tmp_path], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        assert not has_ended(pid, mark)
+        owner.send_signal(signal.SIGKILL)
+    assert wait_ended(pid, mark, 20.0)
+
+
+def test_the_watchdog_leaves_a_recycled_pid_alone(tmp_path: Path, mark: str) -> None:
+    """When the number belongs to another command line by then, nobody is signalled."""
+    pid = spawn_detached([*SLEEPER, mark], tmp_path, tmp_path / "log")
+    other = f"{mark.removeprefix('-')}-other"
+    pipe = spawn_watchdog(pid, other)
+    watchdog = find_process(other)
+    assert watchdog is not None
+    os.close(pipe)
+    assert wait_ended(watchdog, other, 20.0)
+    assert not has_ended(pid, mark)
+
+
+def test_the_watchdog_is_not_taken_for_the_process(tmp_path: Path, mark: str) -> None:
+    """After the process ended, nothing is found although its watchdog still waits."""
+    pid = spawn_detached([*SLEEPER, mark], tmp_path, tmp_path / "log")
+    pipe = spawn_watchdog(pid, mark)
+    kill_process(pid, mark)
+    assert find_process(mark) is None
+    os.close(pipe)
+
+
+def test_the_lock_is_held_by_one_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second holder is told to wait, gives up in time, and gets it when it is free."""
+    monkeypatch.setattr(processes, "LOCK_WAIT_S", 0.05)
+    said: list[str] = []
+    path = tmp_path / "lock"
+    with (
+        exclusive(path, silent),
+        pytest.raises(BrokerUnavailable, match="has held"),
+        exclusive(path, lambda text, *_: said.append(text)),
+    ):
+        pytest.fail("two held the lock")
+    assert len(said) == 1
+    with exclusive(path, silent):
+        pass
+
+
+def test_free_ports_are_free_distinct_and_never_given_to_clients() -> None:
+    """They lie below the range from which kernels take ports for outgoing connections."""
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    assert all(port_is_free(port) and port < 32_768 for port in ports)
+    assert free_ports(0) == []
