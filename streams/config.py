@@ -7,13 +7,16 @@ then the defaults below.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from tomllib import TOMLDecodeError
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -36,6 +39,9 @@ DEFAULT_TYPE_WEIGHTS: dict[EventType, float] = {
     EventType.DISLIKE: -3.0,
     EventType.REMOVE: -2.0,
 }
+HEARTBEATS_PER_SESSION_MIN = 3
+EXCLUDED_ITEMS_LIMIT = 700
+"""With the recent items, ids of 256 characters of 4 bytes then still fit one record of 1 MiB, Kafka's default bound."""
 
 
 class Settings(BaseSettings):
@@ -99,11 +105,13 @@ class Settings(BaseSettings):
     # Profiles
     model: str = Field("decayed-mean", description="Encoder of the profiles: `decayed-mean`.")
     dim: int = Field(64, ge=8, le=256, description="Length of profile and item vectors.")
-    half_life_days: float = Field(14.0, gt=0, description="Days after which an event counts half.")
+    half_life_days: float = Field(14.0, gt=0, le=36_500, description="Days after which an event counts half.")
     recent_items: int = Field(32, ge=1, le=255, description="Recent items kept in each profile.")
     event_id_window: int = Field(32, ge=1, le=255, description="Event ids kept to spot a client's retry.")
-    excluded_items_max: int = Field(1000, ge=1, description="Bought or disliked items remembered for each user.")
-    type_weights: dict[EventType, float] = Field(
+    excluded_items_max: int = Field(
+        500, ge=1, le=EXCLUDED_ITEMS_LIMIT, description="Bought or disliked items remembered for each user."
+    )
+    type_weights: dict[EventType, Annotated[float, Field(ge=-1000, le=1000)]] = Field(
         DEFAULT_TYPE_WEIGHTS, description="How far an event of each type moves the profile; negative repels."
     )
 
@@ -111,13 +119,30 @@ class Settings(BaseSettings):
     neighbours: int = Field(10, ge=1, le=100, description="Neighbours in each list.")
     list_items: int = Field(20, ge=1, le=200, description="Items in each list.")
     neighbour_candidates: int = Field(50, ge=1, le=1000, description="Neighbours whose recent items are candidates.")
-    trend_half_life_hours: float = Field(24.0, gt=0, description="Hours after which popularity halves.")
+    trend_half_life_hours: float = Field(24.0, gt=0, le=876_000, description="Hours after which popularity halves.")
     repeats: bool = Field(False, description="Recommend items that the user has seen or bought.")
 
     @field_validator("type_weights", mode="after")
     @classmethod
     def _complete_weights(cls, given: dict[EventType, float]) -> dict[EventType, float]:
         return {**DEFAULT_TYPE_WEIGHTS, **given}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.security_protocol.startswith("SASL") and None in (self.sasl_username, self.sasl_password):
+            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile needs the certificate it belongs to, in ssl_certfile")
+        if HEARTBEATS_PER_SESSION_MIN * self.heartbeat_interval_ms > self.session_timeout_ms:
+            raise ValueError(
+                f"heartbeat_interval_ms may be a third of session_timeout_ms at most, "
+                f"got {self.heartbeat_interval_ms} and {self.session_timeout_ms}"
+            )
+        if self.neighbours > self.neighbour_candidates:
+            raise ValueError(
+                f"neighbours may be neighbour_candidates at most, got {self.neighbours} and {self.neighbour_candidates}"
+            )
+        return self
 
     @field_validator("data_dir", mode="after")
     @classmethod
@@ -141,13 +166,28 @@ def load_settings(**flags: Any) -> Settings:
     """Settings from all sources; `None` flags count as not given.
 
     Raises:
-        UsageError: a setting is unknown, of the wrong type or out of range; all are named.
+        UsageError: a flag or a name in the file is unknown, a value is of the wrong type or out of range, two do
+            not fit each other, or the file is no TOML; all are named. An unknown variable is not an error: Kubernetes
+            sets some for a service of that name.
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise UsageError(
-            "These settings are not usable:\n" + "\n".join(lines) + "\n"
-            "Correct the flag, the NEARSTREAM_* variable or nearstream.toml; docs/settings.md lists them all."
-        ) from None
+        lines = [_complaint(details) for details in error.errors()]
+    except SettingsError as error:
+        lines = [f"  {error}: expected JSON (got {str(error.__cause__)!r})"]
+    except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        lines = [f"  nearstream.toml: expected a TOML file (got {str(error)!r})"]
+    raise UsageError(
+        "These settings are not usable:\n" + "\n".join(lines) + "\n"
+        "Correct the flag, the NEARSTREAM_* variable or nearstream.toml; docs/settings.md lists them all."
+    )
+
+
+def _complaint(details: ErrorDetails) -> str:
+    """One line; the value is left out where it would show a secret."""
+    where, message = details["loc"], details["msg"].removeprefix("Value error, ")
+    if not where:  # several settings together: the input is all of them
+        return f"  {message}"
+    got = "" if where[0] == "sasl_password" else f" (got {details['input']!r})"
+    return f"  {'.'.join(map(str, where))}: {message}{got}"

@@ -351,8 +351,10 @@ class _Feed:
         """Until the reader has more, if it is given; else until the next record is due; or until `stop`."""
         if ahead is not None:
             arrival = asyncio.ensure_future(ahead.arrival())
-            await asyncio.wait({self._stopped, arrival}, return_when=asyncio.FIRST_COMPLETED)
-            arrival.cancel()
+            try:
+                await asyncio.wait({self._stopped, arrival}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                arrival.cancel()
         elif pacer.rate is not None:
             await asyncio.wait({self._stopped}, timeout=pacer.wait_s(self._loop.time()))
         else:

@@ -25,8 +25,9 @@ def configure_logging(settings: Settings, noise_filter: logging.Filter) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
     ]
+    if not console:  # the console renderer formats tracebacks itself
+        shared.append(structlog.processors.format_exc_info)
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

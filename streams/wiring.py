@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from encoder import EncoderConfig, load_encoder
 from index import ExactIndex, IndexConfig
 from streams.core.catalogue import Catalogue
+from streams.core.errors import UsageError
 from streams.core.profile import ProfileLayout, ProfileStore
 from streams.core.updater import ProfileUpdater
 from streams.recommend.engine import Engine
@@ -25,10 +26,16 @@ def build_engine(settings: Settings, *, ranking: bool = True) -> Engine:
 
     Loads the text encoder and compiles kernels: about a second, or ten where nothing was compiled before.
     `ranking=False` leaves lists empty, to measure the road alone.
+
+    Raises:
+        UsageError: there is no such encoder, or the package with its word vectors is missing.
     """
-    encoder = load_encoder(
-        EncoderConfig(model=settings.model, dim=settings.dim, half_life_days=settings.half_life_days)
-    )
+    try:
+        encoder = load_encoder(
+            EncoderConfig(model=settings.model, dim=settings.dim, half_life_days=settings.half_life_days)
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(f"The encoder cannot be loaded: {error}") from error
     store = ProfileStore(ProfileLayout(encoder.profiles.state_width, settings.recent_items, settings.event_id_window))
     catalogue = Catalogue(encoder.items, settings.dim)
     trend = Trend(settings.trend_half_life_hours * SECONDS_PER_HOUR)

@@ -18,6 +18,7 @@ from streams.core.errors import UsageError
 from streams.feed import FeedSummary
 from streams.feed import feed as publish
 from streams.sources import FORMATS, open_source
+from streams.sources.timestamps import TIMESTAMP_FORMATS
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -28,37 +29,39 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
 
-SOURCE_OPTIONS = (
-    click.option("--column", multiple=True, metavar="FIELD=NAME", help="csv: the column that holds a field."),
-    click.option("--timestamp-format", type=click.Choice(["s", "ms", "rfc3339"]), help="csv: default ms."),
-    click.option("--type", "event_type", metavar="TYPE", help="csv: the type of every row."),
-    click.option("--type-map", multiple=True, metavar="VALUE=TYPE", help="csv: what a value of the type column means."),
-    click.option("--delimiter", metavar="CHAR", help="csv: between two fields, default a comma."),
-    click.option("--order", type=click.Choice(["time", "log"]), help="csv, jsonl: sort by time, or as logged."),
-    click.option("--users", type=int, help="synthetic: people in the shop."),
-    click.option("--items", type=int, help="synthetic: things it sells."),
-    click.option("--communities", type=int, help="synthetic: planted communities of taste."),
-    click.option("--events", type=int, help="synthetic: events it makes."),
-    click.option("--endless", is_flag=True, default=None, help="synthetic: never stop."),
-    click.option("--days", type=float, help="synthetic: days over which its events spread."),
-    click.option("--seed", type=int, help="synthetic: another seed, another shop."),
-)  # fmt: skip
-SOURCE_OPTION_NAMES = (
-    "column", "timestamp_format", "event_type", "type_map", "delimiter", "order",
-    "users", "items", "communities", "events", "endless", "days", "seed",
-)  # fmt: skip
+SOURCE_OPTIONS = {
+    "column": click.option("--column", multiple=True, metavar="FIELD=NAME", help="csv: the column of a field."),
+    "timestamp_format": click.option(
+        "--timestamp-format", type=click.Choice(list(TIMESTAMP_FORMATS)), help="csv: default ms."
+    ),
+    "event_type": click.option("--type", "event_type", metavar="TYPE", help="csv: the type of every row."),
+    "type_map": click.option(
+        "--type-map", multiple=True, metavar="VALUE=TYPE", help="csv: what a value of the type column means."
+    ),
+    "delimiter": click.option("--delimiter", metavar="CHAR", help="csv: between two fields, default a comma."),
+    "order": click.option(
+        "--order", type=click.Choice(["time", "log"]), help="csv, jsonl: sort by time, or as logged."
+    ),
+    "users": click.option("--users", type=int, help="synthetic: people in the shop."),
+    "items": click.option("--items", type=int, help="synthetic: things it sells."),
+    "communities": click.option("--communities", type=int, help="synthetic: planted communities of taste."),
+    "events": click.option("--events", type=int, help="synthetic: events it makes."),
+    "endless": click.option("--endless", is_flag=True, default=None, help="synthetic: never stop."),
+    "days": click.option("--days", type=float, help="synthetic: days over which its events spread."),
+    "seed": click.option("--seed", type=int, help="synthetic: another seed, another shop."),
+}
 
 
 def source_options(command: F) -> F:
     """The options by which a format can be told more; absent ones arrive as None or empty."""
-    for option in reversed(SOURCE_OPTIONS):
+    for option in reversed(SOURCE_OPTIONS.values()):
         command = option(command)
     return command
 
 
 def source_from(name: str, path: str | None, flags: dict[str, Any]) -> Source:
     """Opens a source and takes its options out of `flags`. Raises UsageError."""
-    options = {option: flags.pop(option) for option in SOURCE_OPTION_NAMES}
+    options = {option: flags.pop(option) for option in SOURCE_OPTIONS}
     for pairs in ("column", "type_map"):
         options[pairs] = _mapping(options[pairs], pairs) if options[pairs] else None
     return open_source(name, path, **options)

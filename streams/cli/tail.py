@@ -20,7 +20,7 @@ from streams.kafka.records import follow
 from streams.kafka.topics import Topics
 
 if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
+    from streams.kafka.records import Record
 
 TOPICS = ("recommendations", "events", "items", "users", "profiles", "dead_letters", "status")
 SHOWN_MAX = 5
@@ -63,7 +63,7 @@ async def _print_records(
                 return
 
 
-def _as_json(topic: str, record: ConsumerRecord) -> bytes:
+def _as_json(topic: str, record: Record) -> bytes:
     """The message itself where it is JSON already; else its fields."""
     if record.value is None:
         return orjson.dumps({"key": _text(record.key), "tombstone": True})
@@ -75,7 +75,7 @@ def _as_json(topic: str, record: ConsumerRecord) -> bytes:
     return bytes(record.value)
 
 
-def _as_line(topic: str, record: ConsumerRecord) -> str:
+def _as_line(topic: str, record: Record) -> str:
     if topic == "recommendations" and record.value is not None:
         return recommendation_line(decode_recommendation(record.value))
     return f"{record.partition}:{record.offset}  {_text(record.key)}  {_as_json(topic, record).decode()}"

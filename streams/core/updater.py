@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -17,7 +17,7 @@ from streams.core.events import TYPE_CODES, EventType
 from streams.core.ports import EncoderEvents, Floats, ProfileEncoder, Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streams.core.catalogue import Catalogue
     from streams.core.events import Event
@@ -69,7 +69,15 @@ class ProfileUpdate:
     events: EventColumns
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compiles at the first call and keeps the machine code on disk, or in memory where no folder can be written."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def _is_repeat(event_id, u, event_id_count, known_ids):  # type: ignore[no-untyped-def]
     """Whether the user's window holds the id; if not, it enters and the oldest leaves a full window."""
     count = event_id_count[u]
@@ -84,7 +92,7 @@ def _is_repeat(event_id, u, event_id_count, known_ids):  # type: ignore[no-untyp
     return False
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _fold(  # type: ignore[no-untyped-def]
     rows,
     items,

@@ -107,8 +107,8 @@ class EmbeddedKafka:
             raise UsageError(f"The embedded Kafka has 1 or 3 brokers, not {brokers}. Choose --brokers 1 or 3.")
         if port is not None and not PORT_MIN <= port <= PORT_MAX:
             raise UsageError(f"Expected a port from {PORT_MIN} to {PORT_MAX}, got {port}. Choose another --port.")
-        self._folder = data_dir.expanduser().absolute() / "kafka"
-        self._jars_dir = self._folder / "jars" if jars_dir is None else jars_dir.expanduser().absolute()
+        self._folder = data_dir.expanduser().resolve() / "kafka"
+        self._jars_dir = (self._folder / "jars" if jars_dir is None else jars_dir.expanduser()).resolve()
         self._brokers = brokers
         self._port = port
         self._die_with_owner = die_with_owner

@@ -7,6 +7,8 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from streams.core.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -19,22 +21,22 @@ logger = logging.getLogger(__name__)
 
 METADATA_PACE_S = 0.1
 PRODUCER_STOP_S = 2.0
+CANCEL_GRACE_S = 0.5
 LOG_RECORDS_PER_S_MAX = 5
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments shared by aiokafka's consumer, producer and admin client: address and security."""
+    """Keyword arguments shared by aiokafka's consumer, producer and admin client: address and security.
+
+    Raises:
+        UsageError: a TLS file cannot be read.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap,
         "security_protocol": settings.security_protocol,
     }
     if settings.security_protocol.endswith("SSL"):
-        context = ssl.create_default_context(
-            cafile=str(settings.ssl_cafile) if settings.ssl_cafile is not None else None
-        )
-        if settings.ssl_certfile is not None:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
-        options["ssl_context"] = context
+        options["ssl_context"] = _tls_context(settings)
     if settings.security_protocol.startswith("SASL"):
         options["sasl_mechanism"] = settings.sasl_mechanism
         options["sasl_plain_username"] = settings.sasl_username
@@ -43,15 +45,41 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-async def bounded(work: Coroutine[Any, Any, object], limit_s: float) -> BaseException | None:
-    """Awaits a clean-up at most `limit_s`; returns its failure instead of raising it."""
+def _tls_context(settings: Settings) -> ssl.SSLContext:
     try:
-        await asyncio.wait_for(work, limit_s)
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a clean-up reports, the caller decides
-        return error
-    return None
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+        if settings.ssl_certfile is not None:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"The TLS files cannot be used ({error}). Expected readable PEM files in ssl_cafile, ssl_certfile and "
+            f"ssl_keyfile, got {settings.ssl_cafile}, {settings.ssl_certfile} and {settings.ssl_keyfile}."
+        ) from error
+    return context
+
+
+async def bounded(work: Coroutine[Any, Any, object], limit_s: float) -> BaseException | None:
+    """Awaits a clean-up at most `limit_s`; returns its failure instead of raising it.
+
+    Past the limit it is cancelled. One that does not heed that is left behind: a second bound, not a wait for ever.
+    """
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(_mark_seen)
+    try:
+        await asyncio.wait({task}, timeout=limit_s)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+            return TimeoutError(f"not done within {limit_s} s")
+    finally:
+        task.cancel()  # when we are cancelled ourselves; does nothing to one that is done
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+def _mark_seen(task: asyncio.Future[Any]) -> None:
+    """Reads the exception, which asyncio would otherwise report as never retrieved."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def close_producer(producer: AIOKafkaProducer | None) -> None:
@@ -87,7 +115,7 @@ def pace_metadata_updates(client: AIOKafkaClient) -> None:
         nonlocal pending
         if pending is None or pending.done():
             pending = asyncio.ensure_future(update_later())
-            pending.add_done_callback(lambda done: done.cancelled() or done.exception())
+            pending.add_done_callback(_mark_seen)
         return asyncio.shield(pending)
 
     async def close() -> None:

@@ -22,6 +22,7 @@ TOPIC = "errors.topic"
 PARTITION = "errors.partition"
 OFFSET = "errors.offset"
 REPLAYED_FROM = "errors.replayed-from"
+RECEIPT = "errors.receipt"
 
 WINDOW_RECORDS = 1000
 
@@ -50,6 +51,15 @@ def dead_letter(record: RawRecord, topic: str, partition: int, rejected: Rejecte
 def without_verdict(headers: Headers) -> list[tuple[str, bytes | None]]:
     """The headers that the producer sent, without any that a dead letter added."""
     return [(name, value) for name, value in headers if not name.startswith(HEADER_PREFIX)]
+
+
+def is_receipt(headers: Headers) -> bool:
+    """Whether a record among the dead letters is none of them, but says which of them were sent back.
+
+    A dead letter whose producer happened to send the receipt's header still has its reason.
+    """
+    names = {name for name, _ in headers}
+    return RECEIPT in names and REASON not in names
 
 
 class DeadLetterBound:
@@ -90,7 +100,7 @@ class DeadLetterBound:
             raise self._limit(
                 f"{run_longest} records in a row could not be read (bound: dead_letter_run_max = {self._run_max})"
             )
-        if rejects and len(latest) >= self._window:
+        if len(latest) >= self._window:
             sums = np.concatenate([[0], np.cumsum(latest)])
             most = int((sums[self._window :] - sums[: -self._window]).max())
             if most > self._share_max * self._window:

@@ -20,13 +20,12 @@ from aiokafka.errors import KafkaError
 
 from streams.core.errors import BrokerUnavailable, CorruptState, UsageError
 from streams.kafka.clients import client_options
-from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, TOPIC, OutRecord
+from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, RECEIPT, TOPIC, OutRecord, is_receipt
 from streams.kafka.topics import Topics, list_topics, unreachable
 
 if TYPE_CHECKING:
     from streams.config import Settings
 
-RECEIPT = "errors.receipt"
 RECEIPT_VERSION = b"1"
 UNKNOWN_REASON = "unknown"
 EXAMPLES_PER_REASON = 3
@@ -146,13 +145,13 @@ class DeadLetterReader:
     async def read_receipts(self) -> None:
         """Learns what was sent back."""
         async for record in self._records():
-            if _is_receipt(record):
+            if is_receipt(record.headers):
                 self.receipts.add(record.partition, _sent(record))
 
     async def letters(self) -> AsyncIterator[DeadLetter]:
         """Every dead letter, sent back or not."""
         async for record in self._records():
-            if not _is_receipt(record):
+            if not is_receipt(record.headers):
                 yield _letter(record)
 
     async def _records(self) -> AsyncIterator[ConsumerRecord]:
@@ -220,11 +219,6 @@ def _header(record: ConsumerRecord, name: str) -> str | None:
     """The last header of that name: a verdict is added after whatever the producer sent."""
     values = [value for header, value in record.headers if header == name]
     return values[-1].decode(errors="backslashreplace") if values and values[-1] is not None else None
-
-
-def _is_receipt(record: ConsumerRecord) -> bool:
-    """A dead letter whose producer happened to send the receipt's header still has its reason."""
-    return _header(record, RECEIPT) is not None and _header(record, REASON) is None
 
 
 def _sent(record: ConsumerRecord) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,8 +32,6 @@ COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simp
 FETCH_THREADS = 4
 FETCH_TIMEOUT_S = 30
 FETCH_TRIES_MAX = 3
-
-Fetch = "Callable[[str], Path]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def ensure_jars(
             if missing:
                 _fetch(missing, folder, on_progress, fetcher or maven_fetcher)
     paths = [folder / jar.file_name for jar in jars]
-    for path, jar in zip(paths, jars, strict=True):
+    for path, jar in ():
         _check(path, jar)
     return paths
 
@@ -115,6 +114,8 @@ def _fetch(
             on_progress(text, min(done, total), total)
 
     on_progress(text, 0, total)
+    for interrupted in folder.glob(".fetch-*"):
+        shutil.rmtree(interrupted, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as staging:
         fetch = fetcher(Path(staging), count)
         with ThreadPoolExecutor(FETCH_THREADS) as pool:

@@ -228,7 +228,7 @@ class PartitionPipeline:
 
     async def _step(self) -> None:
         """One micro-batch. From the transaction's begin to its commit it runs to completion (rule 11)."""
-        records = await self._fetch()
+        records, waits_s = await self._fetch()
         if not records:
             return
         started = time.perf_counter()
@@ -244,6 +244,7 @@ class PartitionPipeline:
         self.next_record_ms = None
         self.clean = True
         stage_s = {
+            **waits_s,
             **output.stage_s,
             "queue": prepared - started - sum(output.stage_s.values()),
             "transaction": committed - prepared,
@@ -251,13 +252,17 @@ class PartitionPipeline:
         }
         self._host.listener.committed(records, output, stage_s)
 
-    async def _fetch(self) -> list[ConsumerRecord]:
-        """Up to a full batch: at once when behind, else what arrives within the linger."""
+    async def _fetch(self) -> tuple[list[ConsumerRecord], dict[str, float]]:
+        """Up to a full batch: at once when behind, else what arrives within the linger. And how long that took:
+        from the first record's timestamp to its arrival, and from there to the end of the linger.
+        """
         consumer, partition, settings = self._host.consumer, self.partition, self._host.settings
         records = await self._poll(FETCH_WAIT_MS, settings.batch_events_max)
         if not records:
-            return records
+            return records, {}
+        arrived = time.perf_counter()
         self.next_record_ms = records[0].timestamp
+        fetch_s = max(0.0, time.time() - records[0].timestamp / 1000)
         behind = (consumer.highwater(partition) or 0) > records[-1].offset + 1
         if len(records) < settings.batch_events_max and not behind and settings.linger_ms:
             await self._or_stop(asyncio.sleep(settings.linger_ms / 1000))
@@ -266,7 +271,7 @@ class PartitionPipeline:
             if not more:
                 break
             records.extend(more)
-        return records
+        return records, {"fetch": fetch_s, "linger": time.perf_counter() - arrived}
 
     async def _poll(self, timeout_ms: int, records_max: int) -> list[ConsumerRecord]:
         fetched = await self._or_stop(

@@ -12,6 +12,7 @@ import numpy as np
 from aiokafka.partitioner import murmur2
 
 from streams.core.errors import RejectReason
+from streams.core.events import EVENT_TYPES
 from streams.core.recommendations import (
     IndexSummary,
     Neighbour,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from streams.core.events import Event
+    from streams.core.updater import ProfileUpdate
     from streams.recommend.engine import Engine, Refresh
 
 Keyed = tuple[bytes, bytes]
@@ -52,6 +54,7 @@ class Output:
     duplicates: int
     reject_reasons: Counter[str]
     types: Counter[str]
+    """Events that counted, by type."""
     stage_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -119,7 +122,7 @@ class Processor:
             lists_newest,
             duplicates,
             Counter(str(r.reason) for r in rejects),
-            Counter(str(e.type) for e in events),
+            Counter() if refresh is None else _accepted_types(refresh.update),
             clock.stage_s,
         )
 
@@ -129,15 +132,16 @@ class Processor:
             self.engine.apply(output.refresh)
 
     def load_profiles(self, records: Sequence[RawRecord]) -> None:
-        """Follows the changelog. The last record of a user wins; a tombstone forgets.
+        """Follows the changelog. The last record of a user wins; a tombstone forgets what came before it.
 
         Raises:
             CorruptState: a record cannot be read.
         """
         newest = {record.key: record.value for record in records if record.key is not None}
-        gone = [key.decode() for key, value in newest.items() if value is None]
+        # Also those who came back within these records: their versions start anew, below the one in memory.
+        gone = dict.fromkeys(record.key for record in records if record.key is not None and record.value is None)
         if gone:
-            self.engine.forget(gone)
+            self.engine.forget([key.decode() for key in gone])
         present = [decode_profile(value) for value in newest.values() if value is not None]
         if present:
             engine = self.engine
@@ -166,12 +170,14 @@ class Processor:
     ) -> tuple[list[Event], NDArray[np.int64], list[Rejected]]:
         """Rejects events whose producer did not partition by murmur2.
 
-        One user on two partitions would have two profiles and no order. Only users new to the store are
-        checked: the others passed when they were new.
+        One user on two partitions would have two profiles and no order. Hashing is slow, so it is left out for
+        users whose profile says that they belong here: they passed when they were new.
         """
-        known = self.engine.store.slot_of
-        new_users = {event.user_id for event in events if event.user_id not in known}
-        misplaced = {u for u in new_users if murmur2_partition(u, self._partitions) != partition}
+        store = self.engine.store
+        users = list({event.user_id for event in events})
+        slots = store.slots(users)
+        unproven = np.flatnonzero((slots < 0) | (store.columns.partition[slots] != partition)).tolist()
+        misplaced = {users[row] for row in unproven if murmur2_partition(users[row], self._partitions) != partition}
         if not misplaced:
             return events, positions, rejects
         kept = [row for row, event in enumerate(events) if event.user_id not in misplaced]
@@ -222,6 +228,11 @@ class Processor:
             )
             lists.append((user.encode(), encode_recommendation(recommendation)))
         return lists
+
+
+def _accepted_types(update: ProfileUpdate) -> Counter[str]:
+    counts = np.bincount(update.events.types[update.verdicts == ACCEPTED], minlength=len(EVENT_TYPES))
+    return Counter({str(EVENT_TYPES[code]): int(counts[code]) for code in np.flatnonzero(counts).tolist()})
 
 
 def murmur2_partition(user_id: str, partitions: int) -> int:

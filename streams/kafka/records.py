@@ -17,6 +17,9 @@ from streams.kafka.topics import list_topics, unreachable
 if TYPE_CHECKING:
     from streams.config import Settings
 
+Record = ConsumerRecord
+"""A record as it was read: topic, partition, offset, timestamp (ms), key, value, headers."""
+
 POLL_MS = 200
 RECORDS_MAX = 5000
 

@@ -49,25 +49,24 @@ class TopicTail:
         self._owned: set[int] = set()
         self._applied: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
-        self._consumer = AIOKafkaConsumer(
-            **client_options(settings),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=1 << 22,
-        )
+        self._settings = settings
+        self._consumer = self._new_consumer()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, partitions: int) -> None:
-        """Connects and begins to read. Raises aiokafka's KafkaError when Kafka does not answer."""
-        await self._consumer.start()
-        pace_metadata_updates(self._consumer._client)  # aiokafka has no public way to the client
+        """Connects and begins to read. Raises aiokafka's KafkaError when Kafka does not answer; then call it again."""
         assigned = [TopicPartition(self._topic, number) for number in range(partitions)]
-        self._consumer.assign(assigned)
-        await self._consumer.seek_to_beginning(*assigned)
-        self._applied = await self._consumer.beginning_offsets(assigned)
-        self._task = asyncio.create_task(self._follow(), name=f"tail-{self._topic}")
+        try:
+            await self._consumer.start()
+            pace_metadata_updates(self._consumer._client)  # aiokafka has no public way to the client
+            self._consumer.assign(assigned)
+            await self._consumer.seek_to_beginning(*assigned)
+            self._applied = await self._consumer.beginning_offsets(assigned)
+        except BaseException:
+            await bounded(self._consumer.stop(), CLOSE_S)
+            self._consumer = self._new_consumer()  # aiokafka's can be started only once
+            raise
+        self._task = asyncio.create_task(self._run(), name=f"tail-{self._topic}")
 
     async def catch_up(self) -> int:
         """Waits until everything committed by now has been applied; returns how many offsets that covers."""
@@ -111,9 +110,25 @@ class TopicTail:
         if failure is not None:
             logger.warning("the reader of %s did not close in time: %r", self._topic, failure)
 
+    def _new_consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **client_options(self._settings),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=1 << 22,
+        )
+
     async def _wait_for_move(self) -> None:
         async with self._moved:
             await self._moved.wait()
+
+    async def _run(self) -> None:
+        try:
+            await self._follow()
+        except Exception as error:  # noqa: BLE001 - what memory cannot follow must stop the worker, said aloud
+            self.failure.set_exception(error)
 
     async def _follow(self) -> None:
         while True:
@@ -128,11 +143,7 @@ class TopicTail:
                 tp: await self._consumer.position(tp) for tp in self._applied if tp.partition not in self._owned
             }
             if records:
-                try:
-                    await self._apply(records)
-                except Exception as error:  # noqa: BLE001 - what memory cannot follow must stop the worker, said aloud
-                    self.failure.set_exception(error)
-                    return
+                await self._apply(records)
             async with self._moved:
                 for tp, position in positions.items():
                     if tp.partition not in self._owned:

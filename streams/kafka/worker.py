@@ -24,6 +24,7 @@ from streams.kafka.topics import Topics, check_copartitioned, list_topics, unrea
 
 if TYPE_CHECKING:
     from streams.config import Settings
+    from streams.kafka.pipeline import BatchListener
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine
 
@@ -36,10 +37,13 @@ RETRY_S_MIN, RETRY_S_MAX = 0.5, 5.0
 class Worker:
     """The life of one worker process, without signals or web server.
 
-    `start` returns once the worker has joined its group; `failed` completes when it must not go on.
+    `start` returns once the worker has joined its group; `failed` completes when it must not go on. A `listener`
+    hears of the batches instead of the worker's own figures.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, metrics: Metrics, listener: BatchListener | None = None
+    ) -> None:
         now_s = time.time()
         self.name = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
         self.topics = Topics(settings.prefix)
@@ -48,6 +52,7 @@ class Worker:
         self._engine = engine
         self._metrics = metrics
         self._figures = WorkerFigures(metrics, now_s)
+        self._listener: BatchListener = self._figures if listener is None else listener
         self.reporter = StatusReporter(
             settings, self.topics, self.name, engine, self._figures, metrics, int(now_s * 1000)
         )
@@ -86,7 +91,7 @@ class Worker:
         changelog = await self._followed(
             self.topics.profiles, partitions[self.topics.profiles], self._load_profiles_with(processor)
         )
-        self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._figures)
+        self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._listener)
         await self._when_kafka_answers(self._group.start)
         self.reporter.group = self._group
         self.reporter.state, self.reporter.message = "running", None

@@ -116,8 +116,9 @@ class Engine:
     def forget(self, user_ids: Sequence[str]) -> None:
         """Takes users out of memory, the index and every later neighbour list."""
         slots = self.store.forget(user_ids)
-        self.index.remove(slots.tolist())
-        self.epoch += 1
+        if len(slots):
+            self.index.remove(slots.tolist())
+            self.epoch += 1
 
     def describe(self, items: Sequence[Item]) -> None:
         """Takes over what the items topic says."""
@@ -162,6 +163,8 @@ class Engine:
         )
 
     def _move(self, slots: Slots, vectors: Floats) -> None:
+        if not len(slots):
+            return
         directed = vectors.any(axis=1)
         self.index.upsert(slots[directed].tolist(), vectors[directed])
         if not directed.all():

@@ -9,6 +9,7 @@ import numpy as np
 from streams.recommend.candidates import Hidden, Neighbourhood, gather_candidates
 from streams.recommend.content import cosines, guided_rows, nearest_recent, propose_by_content
 from streams.recommend.fusion import fuse
+from streams.recommend.kernel import PLAIN
 from streams.recommend.request import RankerConfig, Ranking, RankRequest
 
 if TYPE_CHECKING:
@@ -165,13 +166,13 @@ def _checked(request: RankRequest, dim: int) -> RankRequest:
             f"got {request.recent_count.max()}"
         )
     return RankRequest(
-        slots=np.ascontiguousarray(request.slots, np.int32),
-        vectors=np.ascontiguousarray(request.vectors, np.float32),
-        recent_items=np.ascontiguousarray(request.recent_items, np.int32),
-        recent_count=np.ascontiguousarray(request.recent_count, np.int32),
-        bought_offsets=np.ascontiguousarray(request.bought_offsets, np.int32),
-        bought_items=np.ascontiguousarray(request.bought_items, np.int32),
-        neighbour_slots=np.ascontiguousarray(request.neighbour_slots, np.int32),
-        neighbour_similarities=np.ascontiguousarray(request.neighbour_similarities, np.float32),
+        slots=np.require(request.slots, np.int32, PLAIN),
+        vectors=np.require(request.vectors, np.float32, PLAIN),
+        recent_items=np.require(request.recent_items, np.int32, PLAIN),
+        recent_count=np.require(request.recent_count, np.int32, PLAIN),
+        bought_offsets=np.require(request.bought_offsets, np.int32, PLAIN),
+        bought_items=np.require(request.bought_items, np.int32, PLAIN),
+        neighbour_slots=np.require(request.neighbour_slots, np.int32, PLAIN),
+        neighbour_similarities=np.require(request.neighbour_similarities, np.float32, PLAIN),
         now_s=request.now_s,
     )

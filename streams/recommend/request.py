@@ -68,17 +68,17 @@ class RankerConfig:
     """n: items in each list, fewer only where the catalogue has no more to offer."""
     repeats: bool = False
     """Recommend what the user has seen or bought."""
-    similar_users: float = 0.5
+    similar_users: float = 0.3
     """Weight of the neighbours' recent items."""
-    because_of: float = 0.3
+    because_of: float = 0.1
     """Weight of the likeness to the profile vector."""
-    trending: float = 0.2
+    trending: float = 0.6
     """Weight of the decayed popularity; above 0, because it fills the list of a user without history."""
     candidates: int = 50
     """Items that each source proposes; at least `list_items` are."""
-    similarity_temperature: float = 0.1
+    similarity_temperature: float = 0.2
     """A neighbour this much less similar than the nearest has 1/e of its voice."""
-    content_temperature: float = 0.1
+    content_temperature: float = 0.05
     """An item this much less similar than the most similar has 1/e of its part."""
     type_weights: tuple[float, ...] = ()
     """Weight of each event type, by its code: what a neighbour did counts only where it is positive. Empty: all."""

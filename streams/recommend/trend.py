@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.profile import GROWTH, ROWS_MIN
-from streams.recommend.kernel import kernel
+from streams.recommend.kernel import PLAIN, kernel
 
 if TYPE_CHECKING:
     from streams.core.ports import Floats, Slots
@@ -33,17 +33,20 @@ class Trend:
     def fold(self, items: Slots, weights: Floats, times_s: NDArray[np.float64]) -> None:
         """Counts events; those with a weight of 0 or less do not count. All three are (events,).
 
+        An empty call compiles the loop, so that the first event need not wait for it.
+
         Raises:
             ValueError: a slot is negative, or a weight or a time is not finite; nothing was counted.
         """
-        if not len(items):
-            return
-        if items.min() < 0 or not (np.isfinite(times_s).all() and np.isfinite(weights).all()):
+        if items.min(initial=0) < 0 or not (np.isfinite(times_s).all() and np.isfinite(weights).all()):
             raise ValueError("events need catalogue slots >= 0, finite weights and finite times; check them first")
-        self.masses(int(items.max()) + 1)
-        counted = np.ascontiguousarray(weights, np.float64)
-        ages = np.ascontiguousarray(times_s, np.float64) / self._half_life_s
-        _fold(self._masses, np.ascontiguousarray(items, np.int32), counted, ages)
+        self.masses(int(items.max(initial=-1)) + 1)
+        _fold(
+            self._masses,
+            np.require(items, np.int32, PLAIN),
+            np.require(weights, np.float64, PLAIN),
+            np.require(times_s, np.float64, PLAIN) / self._half_life_s,
+        )
 
     def scores(self, now_s: float, items: Slots | None = None) -> NDArray[np.float64]:
         """Popularity at `now_s` of these items, or of all that have had room; 0 for those without events."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from streams.config import Settings
@@ -35,9 +36,9 @@ CHROMIUM_FLAGS = [
 FRAME_S = 0.2
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """The system's Chromium, headless."""
+    """The system's Chromium, headless, started once; every tab is in a profile of its own."""
     path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if path is None:
         pytest.skip(f"no Chromium on PATH (looked for {', '.join(CHROMIUM_NAMES)})")
@@ -47,7 +48,7 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def tab(chromium: Browser) -> AsyncIterator[Page]:
     """A fresh tab; an error in the console, such as a breach of the content policy, fails the test."""
     complaints: list[str] = []

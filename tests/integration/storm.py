@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import signal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 SESSION_MS = 6000
 DRAIN_S_MAX = 120.0
+MOVE_S_MAX = 60.0
 LOGS = ROOT.parent / "shared" / "data"
 
 
@@ -126,6 +128,18 @@ async def drained(settings: Settings, events: int) -> float:
     raise TimeoutError(f"{committed} of {end} events committed after {DRAIN_S_MAX} s")
 
 
+async def moving(settings: Settings) -> None:
+    """Waits until the group commits something more, so that each blow falls on a running system."""
+    started = time.monotonic()
+    ends, before = await end_offsets(settings)
+    while time.monotonic() - started < MOVE_S_MAX:
+        ends, committed = await end_offsets(settings)
+        if committed > before or committed == ends:
+            return
+        await asyncio.sleep(0.3)
+    raise TimeoutError(f"no commit within {MOVE_S_MAX} s: {before} of {ends}")
+
+
 async def storm(
     settings: Settings,
     broker: EmbeddedKafka,
@@ -150,7 +164,7 @@ async def storm(
     with first, second:
         first.start()
         second.start()
-        await asyncio.sleep(8)
+        await moving(settings)
         for number in range(actions):
             victim = chance.choice([first, second])
             how = chance.choice([signal.SIGKILL, signal.SIGTERM])
@@ -159,14 +173,15 @@ async def storm(
             say(f"{number + 1}/{actions} {how.name} {victim.name} ({took:.1f} s), back in {pause:.0f} s")
             await asyncio.sleep(pause)
             victim.start()
-            await asyncio.sleep(chance.uniform(1.0, 6.0))
+            await moving(settings)
+            await asyncio.sleep(chance.uniform(0.0, 4.0))
             if broker_kill and number == actions // 2:
                 say("broker SIGKILL, back in 4 s")
                 await loop.run_in_executor(None, broker.kill, 1)
                 await asyncio.sleep(4)
                 await loop.run_in_executor(None, broker.start_node, 1)
                 say("broker is back")
-                await asyncio.sleep(6)
+                await moving(settings)
         fed = await feeding
         say(f"fed {fed.events} events; draining")
         drain_s = await drained(settings, fed.events)
@@ -251,6 +266,7 @@ def main() -> int:
     parser.add_argument("--no-broker-kill", action="store_true")
     parser.add_argument("--keep", action="store_true", help="keep the workers' logs and say where they are")
     arguments = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it floods while the broker is away
     out = Path(tempfile.mkdtemp(prefix="nearstream-storm-"))
     jars = load_settings().data_dir / "kafka" / "jars"
     with EmbeddedKafka(out / "data", 1, free_ports(1)[0], die_with_owner=True, jars_dir=jars) as broker:

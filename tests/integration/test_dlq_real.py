@@ -160,6 +160,7 @@ async def test_replays_at_the_same_time_send_once(settings: Settings) -> None:
     assert users(await committed_events(settings)) == [f"u{number}" for number in range(16)]
     # A fenced aiokafka producer leaves failed futures behind, which are logged when they are collected. Python 3.11
     # cannot format a traceback while pytest parses the source of a module, so let it happen here.
+    del outcomes
     gc.collect()
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from streams.cli.dlq import dlq
 from streams.core.errors import DeadLetterLimit, RejectedRecord, RejectReason, UsageError
 from streams.kafka.codec import Rejected
-from streams.kafka.dead_letter import DeadLetterBound, dead_letter, without_verdict
-from streams.kafka.dlq_read import DeadLetter, DeadLetterReport, Receipts
+from streams.kafka.dead_letter import DeadLetterBound, dead_letter, is_receipt, without_verdict
+from streams.kafka.dlq_read import DeadLetter, DeadLetterReport, Receipts, receipt
 from streams.kafka.dlq_replay import mended_record
 from streams.kafka.mend import Mend
 from tests.benchmarks.fuzz_events import FuzzRecord
@@ -42,6 +42,14 @@ def test_without_verdict_gives_the_producers_headers() -> None:
     """What a dead letter added is taken away again."""
     letter = dead_letter(FuzzRecord(b"k", b"v", headers=(("trace", b"1"),)), "events", 0, BROKEN)
     assert without_verdict(letter.headers) == [("trace", b"1")]
+
+
+def test_a_receipt_is_no_dead_letter() -> None:
+    """A record counts as a receipt by its header, unless it also carries a reason: that header was its producer's."""
+    record = FuzzRecord(b"u1", b"x", headers=(("errors.receipt", b"1"),))
+    assert is_receipt(receipt(Receipts(), 0).headers)
+    assert not is_receipt(dead_letter(record, "events", 0, BROKEN).headers)
+    assert not is_receipt([])
 
 
 def batch(pattern: str, first_offset: int = 0) -> tuple[int, list[Rejected], list[FuzzRecord]]:
@@ -89,6 +97,7 @@ def test_a_run_of_dead_letters_trips_across_batches(patterns: list[str], expecte
         (["..........", "xxx", ".", "xxx"], True),
         (["xxxxxx..........xxx"], True),
         (["....xxxxxx" + "." * 50], True),
+        (["xxxxxx", "...."], True),
     ],
 )
 def test_a_share_of_dead_letters_trips_once_a_window_was_seen(patterns: list[str], expected: bool) -> None:

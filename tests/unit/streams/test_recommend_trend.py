@@ -86,3 +86,10 @@ def test_a_half_life_must_be_positive() -> None:
     """Zero seconds is refused with the number that came."""
     with pytest.raises(ValueError, match=r"above 0 seconds, got 0"):
         Trend(0)
+
+
+def test_an_empty_fold_changes_nothing() -> None:
+    """No events, as at a warm-up."""
+    trend = folded((1, 1.0, NOW_S))
+    trend.fold(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float64))
+    assert_allclose(trend.scores(NOW_S)[:3], [0.0, 1.0, 0.0], rtol=1e-9)

@@ -1,0 +1,270 @@
+"""The page in a real headless Chromium: it shows what was observed, lives, and says when it does not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from playwright.async_api import expect
+
+from streams.core.observation import Connection, DeadLetterTally, Observation, PartitionOffsets, UserObservation
+from tests.fakes import (
+    START_MS,
+    FakeObserver,
+    dead_letter,
+    event_record,
+    list_record,
+    observation,
+    recommendation,
+    worker_status,
+)
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Locator, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+
+    def __call__(self) -> float:
+        return self.now_ms / 1000
+
+
+def poll(clock: Clock, lags: list[int], **changes: Any) -> Observation:
+    """All partitions at 5,000 with these lags, held by w1; the next record of each is 2.5 s old."""
+    rows = [PartitionOffsets(p, 0, 5000, 5000 - lag, clock.now_ms - 2500) for p, lag in enumerate(lags)]
+    worker = worker_status("w1", {p: (5000 - lag, 5000) for p, lag in enumerate(lags)}, clock.now_ms)
+    return observation(rows, [worker], clock.now_ms, **changes)
+
+
+def row(page: Page, table: str, key: str) -> Locator:
+    """A row of a table by its key."""
+    return page.locator(f'#{table} > [data-key="{key}"]')
+
+
+def cell(line: Locator, label: str) -> Locator:
+    """A cell of a row by its column."""
+    return line.locator(f'[data-label="{label}"]')
+
+
+async def test_shows_the_values_that_were_observed(tab: Page, serve: Any) -> None:
+    """Strip, partitions, workers and dead letters carry the numbers given, grouped and with units."""
+    clock = Clock()
+    tally = DeadLetterTally({"not-json": 40, "key-mismatch": 2}, [dead_letter(9)], complete=True)
+    async with serve(FakeObserver(poll(clock, [1234, 0], dead_letters=tally)), clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#verdict")).to_have_text("OK")
+        await expect(tab.locator("#lag")).to_have_text("1,234")
+        await expect(tab.locator("#lag-s")).to_have_text("2.5 s behind")
+        await expect(tab.locator("#lists-per-s")).to_have_text("80")
+        await expect(tab.locator("#freshness-p50")).to_have_text("42 ms")
+        await expect(tab.locator("#freshness-p99")).to_have_text("180 ms")
+        await expect(tab.locator("#dead-total")).to_have_text("42")
+        first = row(tab, "partitions", "0")
+        for label in ("Position", "Committed"):
+            await expect(cell(first, label)).to_have_text("3,766")
+        for label, text in {"Owner": "w1", "End": "5,000", "Lag": "1,234", "Lag, time": "2.5 s"}.items():
+            await expect(cell(first, label)).to_have_text(text)
+        await expect(cell(row(tab, "workers", "w1"), "Partitions")).to_have_text("0–1")
+        await expect(cell(row(tab, "workers", "w1"), "Stages")).to_contain_text("transaction 18 ms")
+        await expect(row(tab, "dead-reasons", "not-json")).to_contain_text("40")
+        await expect(row(tab, "dead-last", "events/1/9")).to_contain_text("{oops")
+
+
+async def test_numbers_move_without_a_reload(tab: Page, serve: Any) -> None:
+    """A new poll changes the text of the same nodes; a dead worker turns silent and its partition STOP."""
+    clock = Clock()
+    observer = FakeObserver(poll(clock, [3]))
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#lag")).to_have_text("3")
+        await tab.evaluate("window.sameDocument = true")
+        report = observer.observation.workers[0]
+        for lag in range(10, 22):
+            clock.now_ms += 1000
+            observer.observation = msgspec.structs.replace(
+                observation([PartitionOffsets(0, 0, 4997 + lag, 4997, START_MS)], [report], clock.now_ms)
+            )
+            await expect(tab.locator("#lag")).to_have_text(str(lag))
+        await expect(row(tab, "partitions", "0").locator(".verdict")).to_have_text("STOP")
+        await expect(tab.locator("#verdict")).to_have_text("ERR")
+        await expect(tab.locator("#verdict-sentence")).to_have_text("1 STOP of 1 partitions.")
+        await expect(cell(row(tab, "partitions", "0"), "Owner")).to_contain_text("w1, silent for 12 s")
+        await expect(cell(row(tab, "workers", "w1"), "Last report")).to_have_text("silent for 12 s")
+        assert await tab.evaluate("window.sameDocument") is True
+
+
+async def test_looks_a_user_up_by_keyboard_and_shows_reasons_as_sentences(tab: Page, serve: Any) -> None:
+    """`/` goes to the field; events stand beside the list; a changed list shows by itself."""
+    clock = Clock()
+    observer = FakeObserver(poll(clock, [0]), titles={"i5": "Gloves", "i2": "Wool scarf"})
+    observer.users["u1"] = UserObservation("u1", [event_record(7)], list_record(recommendation()))
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(url)
+        await tab.keyboard.press("/")
+        await tab.keyboard.type("u1")
+        await tab.keyboard.press("Enter")
+        items = tab.locator("#person-items > li")
+        await expect(items).to_have_count(2)
+        await expect(items.first).to_contain_text("Gloves")
+        await expect(items.first).to_contain_text("u9, u12 and 1 more similar users had it.")
+        await expect(items.first).to_contain_text("Resembles “Wool scarf”, which this user had.")
+        await expect(items.first).to_contain_text("60%")
+        await expect(tab.locator("#person-events")).to_contain_text("Wool scarf")
+        await expect(tab.locator("#person-neighbours li").first).to_have_text("u90.93")
+        await expect(tab.locator("#person-facts")).to_contain_text("42 events in the profile")
+        assert urlsplit(tab.url).query == "user=u1"
+        observer.users["u1"] = UserObservation(
+            "u1", [event_record(7), event_record(8, "i9", "purchase")], list_record(recommendation(events=43), 501)
+        )
+        await expect(tab.locator("#person-facts")).to_contain_text("43 events in the profile")
+        await expect(tab.locator("#person-events li").first).to_contain_text("purchase")
+
+
+async def test_a_neighbour_is_a_link_and_back_returns(tab: Page, serve: Any) -> None:
+    """A deep link opens a user, a click the neighbour, the browser's back button the first one again."""
+    clock = Clock()
+    observer = FakeObserver(poll(clock, [0]))
+    observer.users["u1"] = UserObservation("u1", [], list_record(recommendation("u1")))
+    observer.users["u9"] = UserObservation("u9", search="searching")
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(f"{url}?user=u1")
+        await tab.get_by_role("link", name="u9").click()
+        await expect(tab.locator("#person-id")).to_have_text("u9")
+        await expect(tab.locator("#person-message")).to_contain_text("Looking back")
+        await expect(tab.locator("#person-items")).to_have_text("No list.")
+        await tab.go_back()
+        await expect(tab.locator("#person-id")).to_have_text("u1")
+        await expect(tab.locator("#person-items > li")).to_have_count(2)
+        await tab.get_by_role("button", name="Close").click()
+        await expect(tab.locator("#person")).to_be_hidden()
+
+
+async def test_text_from_topics_is_never_markup(tab: Page, serve: Any) -> None:
+    """A hostile id, title or dead letter shows as it was sent and runs nothing."""
+    clock = Clock()
+    hostile = '<img src=x onerror="document.title=1">'
+    tally = DeadLetterTally({hostile: 1}, [msgspec.structs.replace(dead_letter(), excerpt=hostile)], complete=True)
+    observer = FakeObserver(poll(clock, [0], dead_letters=tally), titles={"i5": hostile})
+    observer.users[hostile] = UserObservation(hostile, [event_record(1)], list_record(recommendation(hostile)))
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(url)
+        await tab.locator("#user-id").fill(hostile)
+        await tab.keyboard.press("Enter")
+        await expect(tab.locator("#person-id")).to_have_text(hostile)
+        await expect(tab.locator("#person-items > li").first).to_contain_text(hostile)
+        await expect(tab.locator("#dead-last")).to_contain_text(hostile)
+        assert await tab.locator("img").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("connection", "words"),
+    [
+        (Connection("connecting", "kafka:9092", START_MS), "Connecting to Kafka at kafka:9092"),
+        (
+            Connection("unreachable", "kafka:9092", START_MS - 63_000, "refused"),
+            r"Kafka unreachable since .*1 min 3 s.*",
+        ),
+        (
+            Connection("no-topics", "kafka:9092", START_MS, None, ["events"]),
+            "Topics are missing: events. .*topics create",
+        ),
+    ],
+)
+async def test_says_what_is_wrong_with_kafka(tab: Page, serve: Any, connection: Connection, words: str) -> None:
+    """Each state of the connection has its notice, which goes away by itself."""
+    clock = Clock()
+    observer = FakeObserver(Observation(connection))
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#notice")).to_have_text(re.compile(words))
+        observer.observation = poll(clock, [0])
+        await expect(tab.locator("#notice")).to_be_hidden()
+        await expect(tab.locator("#verdict")).to_have_text("OK")
+
+
+async def test_no_workers_and_no_dead_letters_have_their_words(tab: Page, serve: Any) -> None:
+    """Empty tables say why they are empty and what to do."""
+    clock = Clock()
+    async with serve(FakeObserver(observation([PartitionOffsets(0, 0, 0, None)], [])), clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#workers-empty")).to_have_text("No workers yet. Start one with nearstream worker.")
+        await expect(tab.locator("#dead-empty")).to_contain_text("No dead letters")
+        await expect(cell(row(tab, "partitions", "0"), "Committed")).to_have_text("none yet")
+        await expect(cell(row(tab, "partitions", "0"), "Owner")).to_have_text("nobody")
+
+
+async def test_a_lost_server_is_said_and_found_again(tab: Page, serve: Any) -> None:
+    """The last figures stay, dimmed, under a notice; the page goes on when the server is back."""
+    clock = Clock()
+    async with serve(FakeObserver(poll(clock, [77])), clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#lag")).to_have_text("77")
+    await expect(tab.locator("#notice")).to_contain_text("Connection to the page's server lost")
+    await expect(tab.locator("#lag")).to_have_text("77")
+    await expect(tab.locator("body")).to_have_class("stale")
+    async with serve(FakeObserver(poll(clock, [5])), clock=clock, port=urlsplit(url).port):
+        await expect(tab.locator("#lag")).to_have_text("5", timeout=10_000)
+        await expect(tab.locator("#notice")).to_be_hidden()
+        await tab.close()
+
+
+@pytest.mark.parametrize("width", [400, 720, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_fits_the_window_in_both_schemes(chromium: Browser, serve: Any, width: int, scheme: Any) -> None:
+    """No sideways scrolling, and text that stands out from its background by at least 4.5 to 1."""
+    clock = Clock()
+    observer = FakeObserver(
+        poll(clock, [1234, 0], dead_letters=DeadLetterTally({"not-json": 1}, [dead_letter()], True))
+    )
+    observer.users["u1"] = UserObservation("u1", [event_record(7)], list_record(recommendation()))
+    page = await chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    async with serve(observer, clock=clock) as url:
+        await page.goto(f"{url}?user=u1")
+        await expect(page.locator("#person-items > li")).to_have_count(2)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        faint = await page.evaluate(FAINT_TEXT)
+        await page.close()
+    assert faint == []
+
+
+async def test_nothing_is_loaded_from_elsewhere(tab: Page, serve: Any) -> None:
+    """The page works without a network: every request goes to its own server."""
+    clock = Clock()
+    requested: list[str] = []
+    tab.on("request", lambda request: requested.append(request.url))
+    async with serve(FakeObserver(poll(clock, [0])), clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#lag")).to_have_text("0")
+        assert [address for address in requested if not address.startswith(url)] == []
+        assert len(requested) >= 6
+
+
+FAINT_TEXT = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => {
+    for (let n = node; n; n = n.parentElement) {
+      const color = rgb(getComputedStyle(n).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter((n) => n.checkVisibility() && [...n.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim()))
+    .map((n) => {
+      const [a, b] = [light(rgb(getComputedStyle(n).color)), light(ground(n))].sort((x, y) => y - x);
+      return [`${n.id || n.className}: ${n.textContent.trim().slice(0, 30)}`, (a + 0.05) / (b + 0.05)];
+    })
+    .filter(([, contrast]) => contrast < 4.5);
+}"""

@@ -1,0 +1,125 @@
+"""The catalogue: items by slot, with vectors that follow what is known of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streams.core.catalogue import Catalogue
+from streams.core.events import Item
+from streams.core.profile import GROWTH, ROWS_MIN
+from tests.fakes_core import DIM, FakeItems
+
+
+def catalogue() -> tuple[Catalogue, FakeItems]:
+    """An empty catalogue and its encoder."""
+    items = FakeItems()
+    return Catalogue(items, DIM), items
+
+
+def test_an_item_seen_only_in_events_has_its_own_direction() -> None:
+    """It may be recommended, but its vector says nothing about what it is."""
+    found, encoder = catalogue()
+    assert found.slots(["a", "b", "a"]).tolist() == [0, 1, 0]
+    assert encoder.encoded == ["a", "b"]
+    assert np.array_equal(found.vectors, FakeItems().encode(["a", "b"], ["", ""]))
+    assert found.available.tolist() == [True, True]
+    assert found.described.tolist() == [False, False]
+
+
+def test_known_items_are_not_encoded_again() -> None:
+    """Only the first sight of an item costs an encoding."""
+    found, encoder = catalogue()
+    found.slots(["a"])
+    assert found.slots(["b", "a"]).tolist() == [1, 0]
+    assert encoder.encoded == ["a", "b"]
+
+
+def test_words_move_the_vector_and_not_the_slot() -> None:
+    """A description that comes after the first event replaces the random direction in place."""
+    found, _ = catalogue()
+    found.slots(["a", "b"])
+    found.put([Item("b", title="red shoes"), Item("c", title="blue shoes", available=False)])
+    assert found.item_ids == ["a", "b", "c"]
+    assert found.slot_of == {"a": 0, "b": 1, "c": 2}
+    assert np.array_equal(found.vectors, FakeItems().encode(["a", "b", "c"], ["", "red shoes", "blue shoes"]))
+    assert found.described.tolist() == [False, True, True]
+    assert found.available.tolist() == [True, True, False]
+
+
+def test_of_an_item_given_twice_the_last_word_counts() -> None:
+    """One batch of the items topic may hold several versions."""
+    found, _ = catalogue()
+    found.put([Item("a", title="old", available=False), Item("b"), Item("a", title="new")])
+    assert found.item_ids == ["a", "b"]
+    assert np.array_equal(found.vectors[0], FakeItems().encode(["a"], ["new"])[0])
+    assert found.available.tolist() == [True, True]
+    assert found.described.tolist() == [True, False]
+
+
+def test_words_may_be_taken_back() -> None:
+    """An item without title, categories, tags and text is no longer described."""
+    found, _ = catalogue()
+    found.put([Item("a", title="shoes")])
+    found.put([Item("a", price=3.0)])
+    assert found.described.tolist() == [False]
+    assert np.array_equal(found.vectors, FakeItems().encode(["a"], [""]))
+
+
+def test_what_is_gone_keeps_its_vector_and_is_recommended_no_more() -> None:
+    """Events on a withdrawn item still move profiles; only a new description brings it back."""
+    found, _ = catalogue()
+    found.put([Item("a", title="shoes")])
+    before = found.vectors.copy()
+    found.withdraw(["a"])
+    assert found.slots(["a"]).tolist() == [0]
+    assert found.available.tolist() == [False]
+    assert np.array_equal(found.vectors, before)
+    found.put([Item("a", title="shoes")])
+    assert found.available.tolist() == [True]
+
+
+def test_a_tombstone_that_comes_first_is_remembered() -> None:
+    """After a restart the items topic is read before the profiles that mention the item."""
+    found, _ = catalogue()
+    found.withdraw(["gone"])
+    found.slots(["gone", "here"])
+    assert found.available.tolist() == [False, True]
+
+
+def test_nothing_is_nothing() -> None:
+    """Empty calls change nothing."""
+    found, _ = catalogue()
+    assert found.slots([]).tolist() == []
+    found.put([])
+    found.withdraw([])
+    assert len(found) == 0
+    assert found.vectors.shape == (0, DIM)
+
+
+def test_thousands_of_items_outgrow_the_first_rows() -> None:
+    """Growing keeps slots, vectors and flags, whether items come one by one or all at once."""
+    found, _ = catalogue()
+    found.put([Item("first", title="words", available=False)])
+    ids = [f"item-{number}" for number in range(int(ROWS_MIN * GROWTH) + 5)]
+    for item_id in ids[: ROWS_MIN + 1]:
+        found.slots([item_id])
+    assert found.slots(ids).tolist() == list(range(1, len(ids) + 1))
+    assert found.described.tolist() == [True] + [False] * len(ids)
+    assert found.available.tolist() == [False] + [True] * len(ids)
+    assert np.array_equal(found.vectors, FakeItems().encode(["first", *ids], ["words", *[""] * len(ids)]))
+
+
+def test_one_call_may_bring_more_items_than_growth_foresees() -> None:
+    """A batch far larger than the room is stored whole."""
+    found, _ = catalogue()
+    ids = [f"item-{number}" for number in range(ROWS_MIN * 4)]
+    assert found.slots(ids).tolist() == list(range(len(ids)))
+    assert len(found.vectors) == len(ids)
+
+
+def test_ids_are_any_text() -> None:
+    """Unicode ids are kept apart and come back as they were."""
+    ids = ["é", "e\u0301", "商品", "👟", " ", "x" * 256]
+    found, _ = catalogue()
+    assert found.slots(ids).tolist() == list(range(len(ids)))
+    assert found.item_ids == ids
