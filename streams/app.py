@@ -34,7 +34,7 @@ class _App(faust.App):
 
 
 class WorkerService(mode.Service):
-    """Runs the worker inside the Faust app. A verdict that must stop it crashes the app with that error."""
+    """Runs the worker inside the Faust app. A verdict that must stop it is kept in `failure`, and `halt` is set."""
 
     logger = logging.getLogger("mode.service")  # its "Starting..." and "Stopping..." are the library's noise
 
@@ -44,6 +44,7 @@ class WorkerService(mode.Service):
         self.metrics = Metrics()
         self.worker: Worker | None = None
         self.failure: NearstreamError | None = None
+        self.halt = asyncio.Event()
 
     async def on_start(self) -> None:
         """Starts in the background, so that the web server answers while Kafka or the changelog keeps us waiting."""
@@ -59,7 +60,7 @@ class WorkerService(mode.Service):
             await self.worker.failed
         except NearstreamError as error:
             self.failure = error
-            await self.crash(error)
+            self.halt.set()
 
     async def on_stop(self) -> None:
         """Leaves the group and closes everything in bounded time."""
@@ -100,12 +101,23 @@ def run_worker(settings: Settings) -> None:
     host = faust.Worker(app, service, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     host.spinner = None  # it writes control characters to stdout
     try:
-        loop.run_until_complete(host.start())
-    except NearstreamError as error:
-        logger.error("stopping: %s", error)  # noqa: TRY400 - the sentence says it all; the traceback would not
-        raise
+        loop.run_until_complete(_until_halted(host, service))
     finally:
         host.stop_and_shutdown()
+    if service.failure is not None:
+        logger.error("stopped: %s", service.failure)
+        raise service.failure
+
+
+async def _until_halted(host: faust.Worker, service: WorkerService) -> None:
+    """Returns when a signal or a verdict has stopped the host."""
+    running = asyncio.ensure_future(host.start())
+    halted = asyncio.ensure_future(service.halt.wait())
+    await asyncio.wait({running, halted}, return_when=asyncio.FIRST_COMPLETED)
+    halted.cancel()
+    if not running.done():
+        await host.stop()
+    await running
 
 
 def _check_port_free(settings: Settings) -> None:

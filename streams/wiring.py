@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from threadpoolctl import threadpool_limits
+
 from encoder import EncoderConfig, load_encoder
 from index import ExactIndex, IndexConfig
 from streams.core.catalogue import Catalogue
 from streams.core.errors import UsageError
+from streams.core.events import EVENT_TYPES
 from streams.core.profile import ProfileLayout, ProfileStore
 from streams.core.updater import ProfileUpdater
 from streams.recommend.engine import Engine
@@ -30,6 +33,7 @@ def build_engine(settings: Settings, *, ranking: bool = True) -> Engine:
     Raises:
         UsageError: there is no such encoder, or the package with its word vectors is missing.
     """
+    threadpool_limits(1)  # rule 7: BLAS with two threads on two busy cores costs several times more
     try:
         encoder = load_encoder(
             EncoderConfig(model=settings.model, dim=settings.dim, half_life_days=settings.half_life_days)
@@ -40,7 +44,16 @@ def build_engine(settings: Settings, *, ranking: bool = True) -> Engine:
     catalogue = Catalogue(encoder.items, settings.dim)
     trend = Trend(settings.trend_half_life_hours * SECONDS_PER_HOUR)
     updater = ProfileUpdater(store, catalogue, encoder.profiles, settings.type_weights, settings.excluded_items_max)
-    ranker = Ranker(store, catalogue, trend, RankerConfig(list_items=settings.list_items, repeats=settings.repeats))
+    ranker = Ranker(
+        store,
+        catalogue,
+        trend,
+        RankerConfig(
+            list_items=settings.list_items,
+            repeats=settings.repeats,
+            type_weights=tuple(settings.type_weights[kind] for kind in EVENT_TYPES),
+        ),
+    )
     engine = Engine(
         store=store,
         catalogue=catalogue,

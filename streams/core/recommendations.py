@@ -31,28 +31,28 @@ class IndexSummary(msgspec.Struct, frozen=True):
     users: int
 
 
-class Neighbour(msgspec.Struct, frozen=True):
+class Neighbour(msgspec.Struct, frozen=True, gc=False):
     """A user nearby; `similarity` is the cosine, best first."""
 
     user_id: str
     similarity: float
 
 
-class SimilarUsers(msgspec.Struct, frozen=True, tag_field="kind", tag="similar-users"):
+class SimilarUsers(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="similar-users"):
     """Neighbours had this item; `share` is this reason's part of the score."""
 
     users: list[str]
     share: float
 
 
-class BecauseOf(msgspec.Struct, frozen=True, tag_field="kind", tag="because-of"):
+class BecauseOf(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="because-of"):
     """The item resembles `item_id`, which the user had."""
 
     item_id: str
     share: float
 
 
-class Trending(msgspec.Struct, frozen=True, tag_field="kind", tag="trending"):
+class Trending(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="trending"):
     """Many people have the item right now."""
 
     share: float
@@ -61,7 +61,7 @@ class Trending(msgspec.Struct, frozen=True, tag_field="kind", tag="trending"):
 Reason = SimilarUsers | BecauseOf | Trending
 
 
-class RecommendedItem(msgspec.Struct, frozen=True):
+class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
     """One item with its score and at least one reason; the shares of its reasons sum to 1."""
 
     item_id: str

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from streams.core.errors import BrokerUnavailable, UsageError
 from streams.kafka import processes
+from streams.kafka.archive import archive_key, find_archive
 from streams.kafka.cluster import planned, prepare, read_state, write_state
 from streams.kafka.jars import KAFKA_VERSION, ensure_jars
 from streams.kafka.java import find_java
@@ -220,7 +221,8 @@ class EmbeddedKafka:
         """Java, the checked jars, and a disk with room."""
         if processes.free_bytes(self._folder) < FREE_BYTES_MIN:
             raise BrokerUnavailable(processes.full_disk_message(self._folder))
-        return Launch(find_java(), ensure_jars(self._jars_dir, on_progress))
+        java, jars = find_java(), ensure_jars(self._jars_dir, on_progress)
+        return Launch(java, jars, find_archive(self._jars_dir, archive_key(java, jars)))
 
     def _launch(self, nodes: Sequence[Node], launch: Launch) -> None:
         """Starts these nodes and waits for them; after a failure none of them runs."""

@@ -78,7 +78,7 @@ def ensure_jars(
             if missing:
                 _fetch(missing, folder, on_progress, fetcher or maven_fetcher)
     paths = [folder / jar.file_name for jar in jars]
-    for path, jar in ():
+    for path, jar in zip(paths, jars, strict=True):
         _check(path, jar)
     return paths
 

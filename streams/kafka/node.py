@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from streams.core.errors import BrokerUnavailable
 from streams.kafka import processes
-from streams.kafka.jars import KAFKA_VERSION
+from streams.kafka.archive import archive_key, keep_archive
 from streams.kafka.processes import HOST
 
 if TYPE_CHECKING:
@@ -82,6 +80,7 @@ class Launch:
 
     java: Java
     jars: Sequence[Path]
+    archive: Path | None = None
 
     @property
     def class_path(self) -> str:
@@ -89,11 +88,9 @@ class Launch:
         return os.pathsep.join(map(str, self.jars))
 
     @property
-    def archive(self) -> Path:
-        """Where the classes of this Java and these jars are kept ready to map; halves the time to start."""
-        text = f"{self.java.path} {self.java.version} {self.class_path}"
-        digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
-        return self.jars[0].parent / f"classes-{KAFKA_VERSION}-{digest}.jsa"
+    def archive_key(self) -> str:
+        """Names the class-data archive of this Java and these jars."""
+        return archive_key(self.java, self.jars)
 
     def command(self, flags: Sequence[str], main: str, *arguments: str) -> list[str]:
         """A command line; the locale makes Java read paths as UTF-8 wherever it runs."""
@@ -187,19 +184,17 @@ class Node:
         return processes.spawn_detached(command, self.folder, self.log)
 
     def _archive_flags(self, launch: Launch) -> tuple[str, ...]:
-        """Uses the class-data archive, or has the first node write one when it ends."""
-        if launch.archive.exists():
+        """Uses the class-data archive; without one, the first node writes one when it ends."""
+        if launch.archive is not None:
             return (f"-XX:SharedArchiveFile={launch.archive}",)
-        return (f"-XX:ArchiveClassesAtExit={launch.archive.name}",) if self.number == 1 else ()
+        return (f"-XX:ArchiveClassesAtExit={launch.archive_key}.jsa",) if self.number == 1 else ()
 
     def stop(self, jars_dir: Path) -> None:
         """Ends its process if there is one, by force after the grace; keeps the archive that a clean end wrote."""
         pid = self.pid()
         if pid is not None and processes.end_process(pid, self.mark, STOP_GRACE_S):
-            for archive in self.folder.glob("*.jsa"):
-                copy = jars_dir / f".{archive.name}"
-                shutil.move(archive, copy)
-                copy.replace(jars_dir / archive.name)
+            for written in self.folder.glob("*.jsa"):
+                keep_archive(written, jars_dir)
 
     def kill(self) -> None:
         """Ends its process at once, as a crash would."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition
+from aiokafka.errors import GroupLoadInProgressError
 
 from streams.core.observation import PartitionOffsets
 
@@ -44,6 +45,8 @@ class OffsetPoller:
             KafkaError: Kafka does not answer, or refuses.
         """
         committed = await self._admin.list_consumer_group_offsets(self._group, partitions=self._partitions)
+        if len(committed) < len(self._partitions):  # aiokafka leaves the error of the whole answer unread
+            raise GroupLoadInProgressError(f"the offsets of group {self._group} are not readable yet")
         begins = await self._consumer.beginning_offsets(self._partitions)
         ends = await self._consumer.end_offsets(self._partitions)
         offsets = {tp: _none_if_negative(committed[tp].offset) for tp in self._partitions}

@@ -51,28 +51,24 @@ def csv_log(
     Raises:
         UsageError: an option is not usable.
     """
-    named = dict(column or {})
-    unknown = set(named) - set(FIELDS)
-    if unknown:
-        raise UsageError(f"No such field: {', '.join(sorted(unknown))}. Fields are {', '.join(FIELDS)}.")
     if timestamp_format not in TIMESTAMP_FORMATS:
         raise UsageError(f"No timestamp format {timestamp_format!r}; there are {', '.join(TIMESTAMP_FORMATS)}.")
-    if event_type is not None and (type_map or "type" in named):
-        raise UsageError("Give either one type for all rows or a type column with its mapping, not both.")
     if len(delimiter) != 1:
         raise UsageError(f"The delimiter is one character, not {delimiter!r}.")
     if order not in {None, "time", "log"}:
         raise UsageError(f"Order is `time` or `log`, not {order!r}.")
-    columns = {field: named.get(field, "" if field in _OPTIONAL else FIELDS[field]) for field in FIELDS}
-    constant_type = None if event_type is None else event_type_named(event_type)
+    named = dict(column or {})
+    if event_type is not None and (type_map or "type" in named):
+        raise UsageError("Give either one type for all rows or a type column with its mapping, not both.")
+    columns = _columns(named)
     layout = Layout(
         user=columns["user"],
         item=columns["item"],
         timestamp=columns["timestamp"],
         milliseconds_of=TIMESTAMP_FORMATS[timestamp_format],
-        type="" if constant_type is not None else columns["type"],
+        type=columns["type"] if event_type is None else "",
         types=_types(type_map),
-        constant_type=constant_type,
+        constant_type=None if event_type is None else event_type_named(event_type),
         value=columns["value"],
         session=columns["session"],
         event_id=columns["event_id"],
@@ -80,6 +76,14 @@ def csv_log(
     )
     ordered = (path != STANDARD_INPUT) if order is None else order == "time"
     return TableSource("csv", find_file(path, ["events.csv"]), layout, ordered=ordered)
+
+
+def _columns(named: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field; empty for an optional one that is not named."""
+    unknown = set(named) - set(FIELDS)
+    if unknown:
+        raise UsageError(f"No such field: {', '.join(sorted(unknown))}. Fields are {', '.join(FIELDS)}.")
+    return {field: named.get(field, "" if field in _OPTIONAL else FIELDS[field]) for field in FIELDS}
 
 
 def event_type_named(word: str) -> EventType:

@@ -53,18 +53,19 @@ class WorkerProcess:
     settings: Settings
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    web_port: int = 0
     exit_s: list[float] = field(default_factory=list)
 
     def start(self) -> None:
         """Starts it; it joins the group when it is ready."""
-        port = free_ports(1)[0]
+        self.web_port = free_ports(1)[0]
         environment = {
             **os.environ,
             "NEARSTREAM_BOOTSTRAP": self.settings.bootstrap,
             "NEARSTREAM_PREFIX": self.settings.prefix,
             "NEARSTREAM_GROUP": self.settings.group,
             "NEARSTREAM_SESSION_TIMEOUT_MS": str(SESSION_MS),
-            "NEARSTREAM_WEB_PORT": str(port),
+            "NEARSTREAM_WEB_PORT": str(self.web_port),
             "NEARSTREAM_WORKER_ID": self.name,
             "NEARSTREAM_DATA_DIR": str(self.log.parent),
             "OMP_NUM_THREADS": "1",

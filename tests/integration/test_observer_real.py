@@ -66,7 +66,7 @@ async def commit(settings: Settings, offsets: dict[TopicPartition, int]) -> None
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for the observer to see something; the deadline fails the test."""
     async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - the observer is polled, it announces nothing
+        while not condition():
             await asyncio.sleep(0.05)
 
 

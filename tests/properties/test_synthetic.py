@@ -82,6 +82,13 @@ def test_a_session_belongs_to_one_user(events: list[Event]) -> None:
     assert {len(users) for users in owners.values()} == {1}
 
 
+def test_sessions_interleave_in_time_order(events: list[Event]) -> None:
+    """Across all chunks of a long shop time never runs backwards, and visits overlap."""
+    assert all(earlier.timestamp <= later.timestamp for earlier, later in pairwise(events))
+    switches = sum(earlier.session_id != later.session_id for earlier, later in pairwise(events))
+    assert switches > 1.2 * len({event.session_id for event in events})
+
+
 def test_another_seed_is_another_shop(events: list[Event]) -> None:
     """The seed changes what happens."""
     other = SyntheticShop(ShopConfig(events=60_000, seed=8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from streams.cli.kafka import kafka
 from streams.core.errors import BrokerUnavailable, UsageError
 from streams.kafka import cluster, java, node, processes
+from streams.kafka.archive import find_archive, keep_archive
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.cluster import ClusterState, planned, prepare, read_state, write_state
 from streams.kafka.java import Java, find_java
@@ -148,7 +150,7 @@ def test_a_nearly_full_disk_is_refused_before_anything_is_written(
     """Kafka would crash half way; the check comes first and says how much is free."""
     monkeypatch.setattr(processes, "free_bytes", lambda _folder: 123_000_000)
     with pytest.raises(BrokerUnavailable, match="123 MB free"):
-        EmbeddedKafka(tmp_path).start()
+        EmbeddedKafka(tmp_path, die_with_owner=True).start()
     assert not (tmp_path / "kafka" / "cluster.json").exists()
 
 
@@ -210,17 +212,56 @@ def test_a_long_log_makes_way_for_a_new_one(tmp_path: Path, monkeypatch: pytest.
     assert (one.folder / "broker.log.1").read_text() == "a long story\n"
 
 
-def test_the_class_archive_is_made_once_then_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an archive the first node writes one; with it, every node maps it; one for each Java and jar set."""
-    commands: list[list[str]] = []
-    monkeypatch.setattr(processes, "spawn_detached", lambda command, *_: commands.append(command) or 1)
-    launch, one = _launch(tmp_path), _node(tmp_path)
-    one.spawn(launch, 512)
-    assert f"-XX:ArchiveClassesAtExit={launch.archive.name}" in commands[-1]
-    launch.archive.touch()
-    one.spawn(launch, 512)
-    assert f"-XX:SharedArchiveFile={launch.archive}" in commands[-1]
-    assert Launch(Java(launch.java.path, "21.0.1"), launch.jars).archive != launch.archive
+def test_the_first_node_writes_the_class_archive_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an archive one node writes it when it ends; with it, every node maps it."""
+    commands: list[str] = []
+    monkeypatch.setattr(processes, "spawn_detached", lambda command, *_: commands.append(" ".join(command)))
+    launch = _launch(tmp_path)
+    nodes = ClusterState(CLUSTER_ID, [1, 2, 3], [4, 5, 6]).nodes(tmp_path)
+    for each in nodes:
+        each.folder.mkdir()
+        each.spawn(launch, 256)
+    assert ["ArchiveClassesAtExit" in command for command in commands] == [True, False, False]
+    for each in nodes:
+        each.spawn(replace(launch, archive=tmp_path / "kept.jsa"), 256)
+    assert all(f"-XX:SharedArchiveFile={tmp_path / 'kept.jsa'}" in command for command in commands[3:])
+
+
+def test_a_kept_archive_is_found_and_replaces_older_ones(tmp_path: Path) -> None:
+    """One archive is kept, for one Java and one set of jar files."""
+    launch = _launch(tmp_path)
+    (tmp_path / "classes-0123-4567.jsa").touch()
+    written = tmp_path / "node" / f"{launch.archive_key}.jsa"
+    written.parent.mkdir()
+    written.write_bytes(b"classes")
+    keep_archive(written, tmp_path)
+    (kept,) = tmp_path.glob("*.jsa")
+    assert find_archive(tmp_path, launch.archive_key) == kept
+    assert kept.read_bytes() == b"classes"
+    launch.jars[0].write_bytes(b"another jar")
+    assert find_archive(tmp_path, launch.archive_key) is None
+
+
+def test_a_damaged_archive_is_never_used(tmp_path: Path) -> None:
+    """Java would crash on it, so it is removed and the broker starts without."""
+    launch = _launch(tmp_path)
+    written = tmp_path / f"{launch.archive_key}.jsa"
+    written.write_bytes(b"classes")
+    keep_archive(written, tmp_path)
+    (kept,) = tmp_path.glob("*.jsa")
+    kept.write_bytes(b"clas")
+    assert find_archive(tmp_path, launch.archive_key) is None
+    assert not kept.exists()
+
+
+def test_an_archive_that_cannot_be_kept_costs_nothing_else(tmp_path: Path) -> None:
+    """A stop never fails for the archive's sake; no half file stays."""
+    written = tmp_path / "classes-1.jsa"
+    written.write_bytes(b"classes")
+    keep_archive(written, tmp_path / "missing")
+    assert not written.exists()
 
 
 def test_a_new_enough_system_java_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +332,10 @@ def _node(folder: Path) -> Node:
 
 
 def _launch(folder: Path) -> Launch:
-    return Launch(Java(folder / "java", "17.0.15"), [folder / "a.jar", folder / "b.jar"])
+    jars = [folder / "a.jar", folder / "b.jar"]
+    for jar in jars:
+        jar.touch()
+    return Launch(Java(folder / "java", "17.0.15"), jars)
 
 
 def _settings(of: Node) -> dict[str, str]:

@@ -111,9 +111,7 @@ def test_thousands_of_users_outgrow_the_first_rows(layout: ProfileLayout) -> Non
     checked = [0, 1, ROWS_MIN - 1, ROWS_MIN, ROWS_MIN + 1, int(ROWS_MIN * GROWTH), users - 1]
     taken = store.take(store.slots([f"user-{seed}" for seed in checked]))
     expected = profiles(checked, layout)
-    assert [row_of(taken, row) for row in range(len(checked))] == [
-        row_of(expected, row) for row in range(len(checked))
-    ]
+    assert [row_of(taken, row) for row in range(len(checked))] == [row_of(expected, row) for row in range(len(checked))]
 
 
 def test_one_call_may_bring_more_users_than_there_is_room() -> None:
