@@ -23,8 +23,8 @@ WEIGHTS_INTRO = """\
 ## Weights of event types
 
 `type_weights` is a JSON object in the variable (`NEARSTREAM_TYPE_WEIGHTS='{"view": 0.5}'`) and a table in the file.
-Types that it does not name keep these weights. A rating's weight is multiplied by (value − 2.5) / 2.5, between −1 and 1;
-a rating without value counts in full.
+Types that it does not name keep these weights. A rating's weight is multiplied by (value − 2.5) / 2.5, between −1 and
+1; a rating without value counts in full.
 """
 
 METRICS_INTRO = """\
@@ -43,15 +43,13 @@ def settings_page() -> str:
             (f"`{name}`", f"`NEARSTREAM_{name.upper()}`", default, _accepted(properties[name]), field.description)
         )
     weights = [(f"`{kind}`", f"{weight:g}") for kind, weight in DEFAULT_TYPE_WEIGHTS.items()]
-    return "\n".join(
-        [
-            "# Settings",
-            NOTE,
-            SETTINGS_INTRO,
-            _table(("Setting", "Variable", "Default", "Accepted", "Meaning"), rows),
-            WEIGHTS_INTRO,
-            _table(("Type", "Weight"), weights),
-        ]
+    return _page(
+        "# Settings",
+        NOTE,
+        SETTINGS_INTRO,
+        _table(("Setting", "Variable", "Default", "Accepted", "Meaning"), rows),
+        WEIGHTS_INTRO,
+        _table(("Type", "Weight"), weights),
     )
 
 
@@ -61,16 +59,18 @@ def metrics_page() -> str:
     buckets = [
         (f"`{d.name}`", ", ".join(f"{bucket:g}" for bucket in d.buckets)) for d in DEFINITIONS if d.kind == "histogram"
     ]
-    return "\n".join(
-        [
-            "# Metrics",
-            NOTE,
-            METRICS_INTRO,
-            _table(("Metric", "Kind", "Labels", "Meaning"), rows),
-            "## Buckets\n",
-            _table(("Histogram", "Upper bounds"), buckets),
-        ]
+    return _page(
+        "# Metrics",
+        NOTE,
+        METRICS_INTRO,
+        _table(("Metric", "Kind", "Labels", "Meaning"), rows),
+        "## Buckets",
+        _table(("Histogram", "Upper bounds"), buckets),
     )
+
+
+def _page(*blocks: str) -> str:
+    return "\n\n".join(block.strip() for block in blocks) + "\n"
 
 
 def _labels(definition: MetricDefinition) -> str:
@@ -98,7 +98,8 @@ def _accepted(schema: dict[str, Any]) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', r'\|') for cell in line)} |" for line in lines) + "\n"
+    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,12 @@ DEFINITIONS = (
     MetricDefinition(
         "nearstream_freshness_seconds", "histogram", (), "From the event's record timestamp to its committed list."
     ),
-    MetricDefinition("nearstream_stage_seconds", "histogram", ("stage",), "Time of one batch in one stage."),
+    MetricDefinition(
+        "nearstream_stage_seconds",
+        "histogram",
+        ("stage",),
+        "Time of one batch in one stage: queue, decode, encode, search, rank, serialise, transaction, apply.",
+    ),
     MetricDefinition("nearstream_batch_events", "histogram", (), "Records in one transaction.", BATCH_SIZES),
     MetricDefinition("nearstream_lag_events", "gauge", ("partition",), "High watermark minus position."),
     MetricDefinition("nearstream_lag_seconds", "gauge", ("partition",), "Age of the next unprocessed record."),

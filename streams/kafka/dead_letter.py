@@ -22,7 +22,13 @@ TOPIC = "errors.topic"
 PARTITION = "errors.partition"
 OFFSET = "errors.offset"
 REPLAYED_FROM = "errors.replayed-from"
+TRUNCATED = "errors.truncated"
 RECEIPT = "errors.receipt"
+
+LETTER_BYTES_MAX = 1_000_000
+"""Of key, value and headers together: with the verdict it stays below what a Kafka topic takes by default."""
+CUT_VALUE_BYTES = 65_536
+CUT_KEY_BYTES = 1024
 
 WINDOW_RECORDS = 1000
 
@@ -36,7 +42,12 @@ class OutRecord(NamedTuple):
 
 
 def dead_letter(record: RawRecord, topic: str, partition: int, rejected: Rejected) -> OutRecord:
-    """The dead letter of a record: its own bytes, key and headers, and where it came from and why after them."""
+    """The dead letter of a record: its own bytes, key and headers, and where it came from and why after them.
+
+    A record that came compressed may be larger than a topic takes. It would stop its partition for ever, so of such
+    a one only the beginnings of value and key become the letter, with its full size in `errors.truncated`; the record
+    itself stays on the input, at the offset named, as long as that is kept.
+    """
     verdict = {
         REASON: str(rejected.reason),
         MESSAGE: rejected.message,
@@ -44,8 +55,22 @@ def dead_letter(record: RawRecord, topic: str, partition: int, rejected: Rejecte
         PARTITION: str(partition),
         OFFSET: str(record.offset),
     }
-    added: list[tuple[str, bytes | None]] = [(name, text.encode()) for name, text in verdict.items()]
-    return OutRecord(record.key, record.value, [*record.headers, *added])
+    size = _record_bytes(record)
+    if size <= LETTER_BYTES_MAX:
+        return OutRecord(record.key, record.value, [*record.headers, *_encoded(verdict)])
+    key, value = record.key, record.value
+    return OutRecord(
+        key and key[:CUT_KEY_BYTES], value and value[:CUT_VALUE_BYTES], _encoded({**verdict, TRUNCATED: str(size)})
+    )
+
+
+def _record_bytes(record: RawRecord) -> int:
+    headers = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
+def _encoded(verdict: dict[str, str]) -> list[tuple[str, bytes | None]]:
+    return [(name, text.encode()) for name, text in verdict.items()]
 
 
 def without_verdict(headers: Headers) -> list[tuple[str, bytes | None]]:

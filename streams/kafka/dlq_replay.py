@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from streams.core.errors import PartitionLost, RejectedRecord
+from streams.core.errors import PartitionLost, RejectedRecord, RejectReason
 from streams.kafka.clients import client_options, close_producer
 from streams.kafka.codec import decode_events
-from streams.kafka.dead_letter import REPLAYED_FROM, OutRecord, without_verdict
+from streams.kafka.dead_letter import REPLAYED_FROM, TRUNCATED, OutRecord, without_verdict
 from streams.kafka.dlq_read import (
     EXAMPLES_PER_REASON,
     DeadLetter,
@@ -104,6 +104,12 @@ def mended_record(letter: DeadLetter, mend: Mend, now_ms: int) -> OutRecord:
     Raises:
         RejectedRecord: it would still be a dead letter.
     """
+    if any(name == TRUNCATED for name, _ in letter.record.headers):
+        raise RejectedRecord(
+            RejectReason.OVERSIZED,
+            f"Expected the whole record, came the beginning of one too large for a dead letter. It may still lie at "
+            f"{letter.topic}/{letter.partition}/{letter.offset}; send the event again by hand.",
+        )
     key, value = mend(letter.record.key, letter.record.value)
     mended = _Mended(key, value, letter.found_offset, now_ms, ())
     rejects = decode_events([mended], now_ms).rejects

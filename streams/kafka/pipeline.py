@@ -194,6 +194,7 @@ class PartitionPipeline:
             self._changelog_offset = await self._or_stop(self._host.changelog.own(partition.partition))
             for topic in self._output_topics():  # rule 12: metadata first, so one AddPartitionsToTxn covers all
                 await self._or_stop(self._producer.partitions_for(topic))
+            pace_metadata_updates(self._producer.client)
             self.next_offset = committed
         if self._stop.is_set():
             raise Stopped
@@ -210,7 +211,7 @@ class PartitionPipeline:
 
     def _new_producer(self) -> AIOKafkaProducer:
         settings = self._host.settings
-        producer = AIOKafkaProducer(
+        return AIOKafkaProducer(
             **client_options(settings),
             # Rule 2: the id names the partition, never the worker; it is the fence.
             transactional_id=f"{settings.group}-{self.partition.topic}-{self.partition.partition}",
@@ -219,8 +220,6 @@ class PartitionPipeline:
             retry_backoff_ms=50,
             request_timeout_ms=10_000,
         )
-        pace_metadata_updates(producer.client)
-        return producer
 
     def _output_topics(self) -> tuple[str, str, str]:
         topics = self._host.topics

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streams.cli.dlq import dlq
 from streams.core.errors import DeadLetterLimit, RejectedRecord, RejectReason, UsageError
 from streams.kafka.codec import Rejected
-from streams.kafka.dead_letter import DeadLetterBound, dead_letter, is_receipt, without_verdict
+from streams.kafka.dead_letter import LETTER_BYTES_MAX, DeadLetterBound, dead_letter, is_receipt, without_verdict
 from streams.kafka.dlq_read import DeadLetter, DeadLetterReport, Receipts, receipt
 from streams.kafka.dlq_replay import mended_record
 from streams.kafka.mend import Mend
@@ -36,6 +36,33 @@ def test_a_dead_letter_keeps_the_record_and_says_why() -> None:
         ("errors.partition", b"3"),
         ("errors.offset", b"1881"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [
+        (b"u1", b"x" * 5_000_000, ()),
+        (b"k" * 2_000_000, None, ()),
+        (None, b"x", tuple((f"h{number}", b"x" * 1000) for number in range(2000))),
+    ],
+)
+def test_a_letter_always_fits_its_topic(key: bytes | None, value: bytes | None, headers: Any) -> None:
+    """A record larger than a topic takes is cut, says so, and is never sent back as if it were whole."""
+    cut = dead_letter(FuzzRecord(key, value, 7, headers=headers), "events", 3, BROKEN)
+    size = len(cut.key or b"") + len(cut.value or b"") + sum(len(n) + len(v or b"") for n, v in cut.headers)
+    assert size < 100_000
+    assert (cut.value is None) == (value is None)
+    whole = len(key or b"") + len(value or b"") + sum(len(name) + len(sent) for name, sent in headers)
+    assert dict(cut.headers)["errors.truncated"] == str(whole).encode()
+    found = DeadLetter("oversized", "", "events", 3, 7, 0, 0, OnTopic("events.dlq", 0, 0, *cut))
+    with pytest.raises(RejectedRecord, match="events/3/7"):
+        mended_record(found, Mend({**SOUND}, rekey=True), NOW_MS)
+
+
+def test_a_letter_up_to_the_limit_is_whole() -> None:
+    """A record that fits keeps every byte."""
+    record = FuzzRecord(b"u1", b"x" * (LETTER_BYTES_MAX - 2))
+    assert dead_letter(record, "events", 0, BROKEN).value == record.value
 
 
 def test_without_verdict_gives_the_producers_headers() -> None:
