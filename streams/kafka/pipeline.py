@@ -290,18 +290,15 @@ class PartitionPipeline:
         if producer is None:
             raise RuntimeError("A transaction needs an open session.")
         recommendations, profiles, dead_letters = self._output_topics()
+        sends: list[asyncio.Future[Any]] = []
         try:
             await producer.begin_transaction()
-            sends = [
-                *await self._send(recommendations, ((key, value, []) for key, value in output.lists)),
-                *await self._send(profiles, ((key, value, []) for key, value in output.profiles)),
-                *await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters)),
-            ]
-            # Rule 12: aiokafka commits even when a batch failed.
-            outcomes: list[Any] = await asyncio.gather(*(future for _, future in sends), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            await self._send(recommendations, ((key, value, []) for key, value in output.lists), sends)
+            lists_end = len(sends)
+            await self._send(profiles, ((key, value, []) for key, value in output.profiles), sends)
+            profiles_end = len(sends)
+            await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters), sends)
+            outcomes = await asyncio.gather(*sends)  # rule 12: aiokafka commits even when a batch failed
             end = OffsetAndMetadata(records[-1].offset + 1, "")
             await producer.send_offsets_to_transaction({self.partition: end}, self._host.settings.group)
             await producer.commit_transaction()
@@ -309,27 +306,36 @@ class PartitionPipeline:
             raise PartitionLost(
                 f"Partition {self.partition.partition} was taken over by another worker; this one stops writing to it."
             ) from error
-        for (topic, _), outcome in zip(sends, outcomes, strict=True):
-            if topic == profiles:
-                self._changelog_offset = outcome.offset + 1
+        finally:
+            for send in sends:  # of several failures one is raised; the others count as seen
+                send.add_done_callback(_mark_seen)
+        if profiles_end > lists_end and outcomes[profiles_end - 1] is not None:
+            # Where the last batch begins: following from there re-reads what memory has, which is passed over.
+            self._changelog_offset = outcomes[profiles_end - 1].offset
 
     async def _send(
-        self, topic: str, rows: Iterable[tuple[bytes | None, bytes | None, Any]]
-    ) -> list[tuple[str, asyncio.Future[Any]]]:
-        """Rule 8: whole batches, to the input's own partition. A record that fits no batch raises ValueError."""
-        producer, sends = self._producer, []
+        self,
+        topic: str,
+        rows: Iterable[tuple[bytes | None, bytes | None, Any]],
+        sends: list[asyncio.Future[Any]],
+    ) -> None:
+        """Rule 8: whole batches, to the input's own partition; their futures are appended to `sends`.
+
+        Raises:
+            ValueError: a record that fits no batch.
+        """
+        producer, partition = self._producer, self.partition.partition
         assert producer is not None
         batch, filled = producer.create_batch(), 0
         for key, value, headers in rows:
             if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                sends.append((topic, await producer.send_batch(batch, topic, partition=self.partition.partition)))
+                sends.append(await producer.send_batch(batch, topic, partition=partition))
                 batch, filled = producer.create_batch(), 0
                 if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
                     raise ValueError(f"A record for {topic} is larger than {BATCH_BYTES_MAX} bytes.")
             filled += 1
         if filled:
-            sends.append((topic, await producer.send_batch(batch, topic, partition=self.partition.partition)))
-        return sends
+            sends.append(await producer.send_batch(batch, topic, partition=partition))
 
     async def _or_stop(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits `work`, or raises Stopped as soon as a stop is requested.
@@ -350,3 +356,9 @@ class PartitionPipeline:
                 await asyncio.wait({running})
             if not running.cancelled():
                 running.exception()  # seen: either raised above, or a stop came first
+
+
+def _mark_seen(future: asyncio.Future[Any]) -> None:
+    """Takes note of a failure that nobody awaits."""
+    if not future.cancelled():
+        future.exception()
