@@ -12,7 +12,7 @@ from streams.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from aiokafka import AIOKafkaProducer
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
 
     from streams.config import Settings
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 METADATA_PACE_S = 0.1
 PRODUCER_STOP_S = 2.0
+CONSUMER_STOP_S = 2.0
 CANCEL_GRACE_S = 0.5
 LOG_RECORDS_PER_S_MAX = 5
 
@@ -96,6 +97,17 @@ async def close_producer(producer: AIOKafkaProducer | None) -> None:
     if sender_task is not None and not sender_task.done():
         sender_task.cancel()
     await bounded(producer.client.close(), PRODUCER_STOP_S)
+
+
+async def close_consumer(consumer: AIOKafkaConsumer, limit_s: float = CONSUMER_STOP_S) -> None:
+    """Stops a consumer in bounded time, its connections included; what failed is logged.
+
+    While the broker is away `stop()` may end in the CancelledError of its own fetch task and leave them open.
+    """
+    for closing in (consumer.stop(), consumer._client.close()):  # aiokafka has no public way to the client
+        failure = await bounded(closing, limit_s)
+        if failure is not None:
+            logger.debug("a consumer did not close cleanly: %r", failure)
 
 
 def pace_metadata_updates(client: AIOKafkaClient) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from streams.kafka.clients import bounded, client_options, pace_metadata_updates
+from streams.kafka.clients import client_options, close_consumer, pace_metadata_updates
 from streams.kafka.pipeline import FATAL, BatchListener, PartitionPipeline, PipelineHost
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 HALT_SHARE_OF_REBALANCE = 0.6
 CANCEL_WAIT_S = 2.0
 CLOSE_HALT_S = 3.0
-CONSUMER_STOP_S = 3.0
+GROUP_LEAVE_S = 2.5
 
 
 class PipelineGroup(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -65,7 +65,7 @@ class PipelineGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._closing = True
         pipelines = [*self.pipelines.values(), *self._parked.values()]
         await self._halt(self.pipelines.values(), CLOSE_HALT_S)
-        closings = [bounded(self._consumer.stop(), CONSUMER_STOP_S), *(p.close() for p in pipelines)]
+        closings = [close_consumer(self._consumer, GROUP_LEAVE_S), *(p.close() for p in pipelines)]
         await asyncio.gather(*closings)
         if self._clean_ups:
             await asyncio.wait(set(self._clean_ups), timeout=CANCEL_WAIT_S)

@@ -10,7 +10,7 @@ import msgspec
 
 from streams.core.observation import DeadLetter, DeadLetterTally, SeenRecord
 from streams.core.status import WorkerStatus
-from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, TOPIC
+from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, TOPIC, is_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,6 +167,8 @@ class Observed:
                 del self.workers[next(iter(self.workers))]
 
     def _add_dead_letter(self, record: ConsumerRecord) -> None:
+        if is_receipt(record.headers):
+            return
         headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         reason = headers.get(REASON, "no reason given")
         known = reason in self._reasons or len(self._reasons) < REASONS_MAX

@@ -25,11 +25,11 @@ from streams.core.observation import (
     SeenRecord,
     UserObservation,
 )
-from streams.kafka.clients import client_options, pace_metadata_updates
+from streams.kafka.clients import CONSUMER_STOP_S, bounded, client_options, pace_metadata_updates
 from streams.kafka.lookback import look_back
 from streams.kafka.observed import EVENTS_MAX, EVENTS_SHOWN, LISTS_MAX, RECENT_USERS, Observed
 from streams.kafka.offsets import OffsetPoller
-from streams.kafka.reader import CLOSE_S, close_within, reader
+from streams.kafka.reader import reader
 from streams.kafka.topics import Topics
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class KafkaObserver:
         async with AsyncExitStack() as stack:
             admin = AIOKafkaAdminClient(**client_options(self._settings))
             # admin.close() does nothing before a successful start
-            stack.push_async_callback(lambda: close_within(admin._client.close(), CLOSE_S))
+            stack.push_async_callback(lambda: bounded(admin._client.close(), CONSUMER_STOP_S))
             async with asyncio.timeout(POLL_S_MAX):
                 await admin.start()
             pace_metadata_updates(admin._client)  # aiokafka has no public way to the client

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.kafka.clients import bounded, client_options, pace_metadata_updates
+from streams.kafka.clients import client_options, close_consumer, pace_metadata_updates
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -22,7 +22,6 @@ POLL_MS = 200
 RECORDS_MAX = 2000
 PROGRESS_EVERY_S = 2.0
 RETRY_S = 0.5
-CLOSE_S = 2.0
 
 OnProgress = Callable[[str, int, int], None]
 """Topic, records read, records to read."""
@@ -63,7 +62,7 @@ class TopicTail:
             await self._consumer.seek_to_beginning(*assigned)
             self._applied = await self._consumer.beginning_offsets(assigned)
         except BaseException:
-            await bounded(self._consumer.stop(), CLOSE_S)
+            await close_consumer(self._consumer)
             self._consumer = self._new_consumer()  # aiokafka's can be started only once
             raise
         self._task = asyncio.create_task(self._run(), name=f"tail-{self._topic}")
@@ -106,9 +105,7 @@ class TopicTail:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        failure = await bounded(self._consumer.stop(), CLOSE_S)
-        if failure is not None:
-            logger.warning("the reader of %s did not close in time: %r", self._topic, failure)
+        await close_consumer(self._consumer)
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(

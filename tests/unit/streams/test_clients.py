@@ -69,7 +69,7 @@ def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path, setting: str, c
     path = tmp_path / "some.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match="some.pem"):
+    with pytest.raises(UsageError, match=r"some\.pem"):
         client_options(load_settings(security_protocol="SSL", **{setting: path}))
 
 
@@ -207,6 +207,11 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.updates = 0
+        self.closed = False
+
+    async def close(self) -> None:
+        """Remembers it."""
+        self.closed = True
 
     def force_metadata_update(self) -> asyncio.Future[bool]:
         """As aiokafka's: returns a future."""
@@ -235,6 +240,18 @@ async def test_one_who_gives_up_leaves_the_update_to_the_others(monkeypatch: pyt
     first, second = client.force_metadata_update(), client.force_metadata_update()
     first.cancel()
     assert await second
+
+
+async def test_closing_the_client_waits_for_no_update() -> None:
+    """An update that is due is called off, and nothing of it runs on after the close."""
+    client: Any = FakeClient()
+    pace_metadata_updates(client)
+    waiting = client.force_metadata_update()
+    await client.close()
+    assert client.closed
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert client.updates == 0
 
 
 def record(name: str, at_s: float, message: str = "100% gone: %s", *arguments: object) -> logging.LogRecord:
