@@ -98,6 +98,8 @@ async def _worker(settings: Settings, events: int, *, ranking: bool) -> ArmResul
     worker = Worker(settings, engine, Metrics(), listener=tally)
     await worker.start()
     try:
+        while not worker.some_run:
+            await asyncio.sleep(POLL_S)
         started, cpu = time.perf_counter(), _cpu_s()
         deadline = started + PROGRESS_S_MAX
         while tally.handled < events:

@@ -27,7 +27,12 @@ Id = Annotated[str, Meta(min_length=1, max_length=ID_CHARS_MAX)]
 
 
 class EventType(StrEnum):
-    """What a person did with an item. The order is the code stored in profiles: append only."""
+    """What a person did with an item. `code`, its place in this order, is stored in profiles: append only."""
+
+    code: int
+
+    def __init__(self, _word: str) -> None:
+        self.code = len(type(self).__members__)
 
     VIEW = "view"
     CLICK = "click"
@@ -46,7 +51,6 @@ class EventType(StrEnum):
 
 
 EVENT_TYPES: tuple[EventType, ...] = tuple(EventType)
-TYPE_CODES: dict[EventType, int] = {kind: code for code, kind in enumerate(EVENT_TYPES)}
 
 
 Timestamp = Annotated[int, Meta(ge=0, description="Epoch milliseconds, UTC.")]

@@ -5,15 +5,15 @@ Sizes: e events of the batch, u users touched by accepted events, d dimensions.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
-from streams.core.events import TYPE_CODES, EventType
+from streams.core.events import EVENT_TYPES, EventType
 from streams.core.ports import EncoderEvents, Floats, ProfileEncoder, Slots
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ def _fold(  # type: ignore[no-untyped-def]
 
 def hash_event_id(event_id: str) -> int:
     """A 64-bit hash that is the same on every machine and never NO_EVENT_ID."""
-    digest = hashlib.blake2b(event_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") or 1
+    return xxh3_64_intdigest(event_id.encode()) or 1
 
 
 class ProfileUpdater:
@@ -167,9 +166,9 @@ class ProfileUpdater:
         self._store = store
         self._catalogue = catalogue
         self._encoder = encoder
-        self._type_weights = np.zeros(len(TYPE_CODES), np.float32)
+        self._type_weights = np.zeros(len(EVENT_TYPES), np.float32)
         for kind, weight in type_weights.items():
-            self._type_weights[TYPE_CODES[kind]] = weight
+            self._type_weights[kind.code] = weight
         self._excluded_items_max = excluded_items_max
 
     def prepare(self, events: Sequence[Event], offsets: NDArray[np.int64], partition: int) -> ProfileUpdate:
@@ -245,27 +244,24 @@ class ProfileUpdater:
         self._encoder.step(columns.state, events)
 
     def _columns_of(self, events: Sequence[Event], offsets: NDArray[np.int64]) -> EventColumns:
-        row_of: dict[str, int] = {}
-        rows = np.fromiter((row_of.setdefault(e.user_id, len(row_of)) for e in events), np.int32, len(events))
-        types = np.fromiter((TYPE_CODES[e.type] for e in events), np.uint8, len(events))
+        user_ids = [e.user_id for e in events]
+        users = list(dict.fromkeys(user_ids))
+        row_of = dict(zip(users, range(len(users)), strict=True))
+        types = np.array([e.type.code for e in events], np.uint8)
         weights = self._type_weights[types]
-        ratings = types == TYPE_CODES[EventType.RATING]
+        ratings = types == EventType.RATING.code
         if ratings.any():
             values = np.array([RATING_MAX if e.value is None else e.value for e in events])
             scale = np.clip((values - RATING_NEUTRAL) / (RATING_MAX - RATING_NEUTRAL), -1.0, 1.0)
             weights = np.where(ratings, weights * scale, weights).astype(np.float32)
         return EventColumns(
-            users=list(row_of),
-            rows=rows,
+            users=users,
+            rows=np.fromiter(map(row_of.__getitem__, user_ids), np.int32, len(events)),
             items=self._catalogue.slots([e.item_id for e in events]),
             types=types,
-            times_ms=np.fromiter((e.timestamp for e in events), np.int64, len(events)),
+            times_ms=np.array([e.timestamp for e in events], np.int64),
             offsets=offsets,
-            event_ids=np.fromiter(
-                (hash_event_id(e.event_id) if e.event_id else NO_EVENT_ID for e in events),
-                np.uint64,
-                len(events),
-            ),
+            event_ids=np.array([hash_event_id(e.event_id) if e.event_id else NO_EVENT_ID for e in events], np.uint64),
             weights=weights,
         )
 
@@ -298,7 +294,7 @@ class ProfileUpdater:
         before = self._store.excluded
         after = [before.get(slot, ()) for slot in slots.tolist()]
         types = batch.types[accepted]
-        excluding = np.isin(types, [TYPE_CODES[kind] for kind in _EXCLUDING])
+        excluding = np.isin(types, [kind.code for kind in _EXCLUDING])
         for e in accepted[excluding].tolist():
             row, item = int(batch.rows[e]), int(batch.items[e])
             after[row] = (*(i for i in after[row] if i != item), item)[-self._excluded_items_max :]

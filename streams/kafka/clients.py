@@ -104,8 +104,8 @@ async def close_consumer(consumer: AIOKafkaConsumer, limit_s: float = CONSUMER_S
 
     While the broker is away `stop()` may end in the CancelledError of its own fetch task and leave them open.
     """
-    for closing in (consumer.stop(), consumer._client.close()):  # aiokafka has no public way to the client
-        failure = await bounded(closing, limit_s)
+    for close in (consumer.stop, consumer._client.close):  # aiokafka has no public way to the client
+        failure = await bounded(close(), limit_s)
         if failure is not None:
             logger.debug("a consumer did not close cleanly: %r", failure)
 

@@ -73,6 +73,11 @@ class Worker:
             and all(pipeline.state == "running" for pipeline in group.pipelines.values())
         )
 
+    @property
+    def some_run(self) -> bool:
+        """At least one partition is running."""
+        return self._group is not None and any(p.state == "running" for p in self._group.pipelines.values())
+
     async def start(self) -> None:
         """Restores and joins; waits for Kafka as long as it takes, saying so.
 

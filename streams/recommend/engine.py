@@ -140,7 +140,7 @@ class Engine:
         k = self._neighbour_candidates
         slots = np.full((len(update.users), k + 1), -1, np.int32)
         similarities = np.full((len(update.users), k + 1), np.nan, np.float32)
-        if len(update.users) and len(self.index):
+        if k and len(update.users) and len(self.index):
             matches = self.index.search(update.vectors, k + 1)
             found = ~np.isnan(matches.similarities)
             slots[found] = matches.ids[found].astype(np.int32)

@@ -240,5 +240,5 @@ def assert_close(found: dict[str, float], expected: dict[str, float]) -> None:
         assert math.isclose(found.get(item, 0.0), expected.get(item, 0.0), rel_tol=1e-6, abs_tol=1e-12), item
 
 
-ProfileMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+ProfileMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=20, deadline=None)
 TestProfileMachine = ProfileMachine.TestCase

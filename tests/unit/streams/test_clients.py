@@ -15,7 +15,14 @@ import pytest
 from streams.config import Settings, load_settings
 from streams.core.errors import UsageError
 from streams.kafka import clients
-from streams.kafka.clients import LogRateLimit, bounded, client_options, close_producer, pace_metadata_updates
+from streams.kafka.clients import (
+    LogRateLimit,
+    bounded,
+    client_options,
+    close_consumer,
+    close_producer,
+    pace_metadata_updates,
+)
 
 SECOND = 1_700_000_000.0
 
@@ -200,6 +207,15 @@ async def test_a_producer_that_stops_is_left_alone() -> None:
     await close_producer(producer)
     await close_producer(None)
     assert stops == ["stop"]
+
+
+async def test_a_consumer_is_closed_with_its_connections() -> None:
+    """Also when `stop` fails or never returns, as it may while the broker is away."""
+    for stop in (asyncio.sleep(0), asyncio.Event().wait()):
+        client = FakeClient()
+        consumer: Any = SimpleNamespace(stop=lambda stop=stop: stop, _client=client)
+        await close_consumer(consumer, limit_s=0.01)
+        assert client.closed
 
 
 class FakeClient:

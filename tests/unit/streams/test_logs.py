@@ -28,7 +28,7 @@ def _restored_logging() -> Iterator[None]:
 def fail() -> None:
     """Logs an exception with its traceback."""
     try:
-        raise ValueError("wörds")
+        int("wörds")
     except ValueError:
         logging.getLogger("streams.test").exception("it %s", "broke")
 
@@ -41,7 +41,8 @@ def test_machines_get_one_json_object_a_line(capsys: pytest.CaptureFixture[str])
     output = capsys.readouterr()
     first, second = (json.loads(line) for line in output.err.splitlines())
     assert (first["event"], first["level"], first["logger"]) == ("it broke", "error", "streams.test")
-    assert "ValueError: wörds" in first["exception"]
+    assert "ValueError: invalid literal" in first["exception"]
+    assert "wörds" in first["exception"]
     assert (second["event"], second["partition"], second["logger"]) == ("moved", 3, "streams.other")
     assert second["timestamp"].endswith("Z")
     assert output.out == ""
