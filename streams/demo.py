@@ -14,12 +14,13 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from streams.core.errors import BrokerUnavailable, NearstreamError
+from streams.core.errors import NearstreamError
 from streams.core.status import Quantiles, WorkerStatus
 from streams.dashboard.server import serve_dashboard
 from streams.feed import FeedSummary, feed
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
 PARTITIONS = 4
 WORKER_START_S_MAX = 60.0
 WORKER_STOP_S_MAX = 10.0
-DRAIN_S_MAX = 120.0
+STALL_S_MAX = 60.0
 POLL_S = 0.25
+LAST_WORDS_LINES = 5
+LAST_WORDS_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,28 @@ class DemoScene:
     stage: str = "starting"
     page: str | None = None
     observation: Observation | None = None
-    sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoWorker:
+    """The worker's process and what it writes."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check_alive(self) -> None:
+        """Raises NearstreamError, with what the worker said last, when it has ended by itself."""
+        if self.process.poll() is not None:
+            raise NearstreamError(
+                f"The worker ended by itself with exit code {self.process.returncode}. {self.last_words()}"
+            )
+
+    def last_words(self) -> str:
+        """The end of its log, as a sentence and lines."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()[-LAST_WORDS_LINES:]
+        return "It said last:\n" + ("\n".join(f"  {line}" for line in lines) or "  (nothing)")
 
 
 async def run_demo(
@@ -126,19 +150,19 @@ async def _run_on(
                 await _until(lambda: _is_running(observer), worker, stop, WORKER_START_S_MAX)
                 scene.stage = "running"
                 started = time.monotonic()
-                fed = await _feed(plan, settings, scene, worker, stop)
-                if not plan.once or stop.is_set():
+                fed = await _feed(plan, settings, worker, stop)
+                if not plan.once:
                     await _until(lambda: False, worker, stop, None)
                     return None
                 scene.stage = "draining"
-                await _until(lambda: _handled(observer) >= fed.events, worker, stop, DRAIN_S_MAX)
-                return await _summary(settings, observer, time.monotonic() - started)
+                await _drain(fed.events, observer, worker, stop)
+                return None if stop.is_set() else await _summary(settings, observer, time.monotonic() - started)
             finally:
                 showing.cancel()
 
 
 @contextmanager
-def _worker_process(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _worker_process(settings: Settings, log: Path) -> Iterator[DemoWorker]:
     """A worker in a process of its own, ended with this one however that ends."""
     name = f"demo-{uuid.uuid4().hex[:8]}"
     environment = {
@@ -150,23 +174,23 @@ def _worker_process(settings: Settings, log: Path) -> Iterator[subprocess.Popen[
         "OMP_NUM_THREADS": "1",
     }
     with log.open("wb") as output:
-        worker = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "streams", "worker", "--worker-id", name],
             env=environment,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
-    watchdog = spawn_watchdog(worker.pid, name)
+    watchdog = spawn_watchdog(process.pid, name)
     try:
-        yield worker
+        yield DemoWorker(process, log)
     finally:
-        worker.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         try:
-            worker.wait(WORKER_STOP_S_MAX)
+            process.wait(WORKER_STOP_S_MAX)
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+            process.kill()
+            process.wait()
         os.close(watchdog)
 
 
@@ -174,19 +198,28 @@ def _worker_process(settings: Settings, log: Path) -> Iterator[subprocess.Popen[
 async def _page(
     observer: KafkaObserver, settings: Settings, scene: DemoScene, on_page: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """The live page, as long as the block runs. A fault of the page ends the block with it."""
+    """The live page, as long as the block runs. A fault of the page ends the block with it.
+
+    Raises:
+        UsageError: the page's address cannot be listened on.
+    """
 
     def ready(address: str) -> None:
         scene.page = address
         on_page(address)
 
     close = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(serve_dashboard(observer, settings, ready=ready, stop=close))
-        try:
-            yield
-        finally:
-            close.set()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve_dashboard(observer, settings, ready=ready, stop=close))
+            try:
+                yield
+            finally:
+                close.set()
+    except BaseExceptionGroup as faults:
+        if len(faults.exceptions) > 1:
+            raise
+        raise faults.exceptions[0] from None  # one fault is reported as itself, not as a group
 
 
 async def _show(observer: KafkaObserver, scene: DemoScene, on_scene: Callable[[DemoScene], None]) -> None:
@@ -196,47 +229,36 @@ async def _show(observer: KafkaObserver, scene: DemoScene, on_scene: Callable[[D
         await asyncio.sleep(2 * POLL_S)
 
 
-async def _feed(
-    plan: DemoPlan, settings: Settings, scene: DemoScene, worker: subprocess.Popen[bytes], stop: asyncio.Event
-) -> FeedSummary:
+async def _feed(plan: DemoPlan, settings: Settings, worker: DemoWorker, stop: asyncio.Event) -> FeedSummary:
     """Publishes the source; a worker that ends by itself ends the feed too."""
-
-    def on_progress(progress: object) -> None:
-        scene.sent = getattr(progress, "acknowledged", 0) if getattr(progress, "stage", "") == "events" else 0
-
     feeding = asyncio.create_task(
-        feed(
-            plan.source,
-            settings,
-            rate=plan.rate,
-            limit=plan.events,
-            time_mode=plan.time_mode,
-            on_progress=on_progress,
-            stop=stop,
-        )
+        feed(plan.source, settings, rate=plan.rate, limit=plan.events, time_mode=plan.time_mode, stop=stop)
     )
-    while not feeding.done():
-        _check_alive(worker, stop)
-        await asyncio.wait({feeding}, timeout=POLL_S)
-    return feeding.result()
+    try:
+        while not feeding.done():
+            worker.check_alive()
+            await asyncio.wait({feeding}, timeout=POLL_S)
+        return feeding.result()
+    finally:
+        feeding.cancel()
+        await asyncio.wait({feeding})
 
 
-async def _until(
-    reached: Callable[[], bool], worker: subprocess.Popen[bytes], stop: asyncio.Event, limit_s: float | None
-) -> None:
+async def _drain(events: int, observer: KafkaObserver, worker: DemoWorker, stop: asyncio.Event) -> None:
+    """Waits until the worker is done with so many records, as long as it gets on."""
+    while (handled := _handled(observer)) < events and not stop.is_set():
+        await _until(partial(_has_moved, observer, handled), worker, stop, STALL_S_MAX)
+
+
+async def _until(reached: Callable[[], bool], worker: DemoWorker, stop: asyncio.Event, limit_s: float | None) -> None:
     """Waits for a state of the topics, at most `limit_s`, or until stopped."""
     deadline = None if limit_s is None else time.monotonic() + limit_s
     while not reached() and not stop.is_set():
-        _check_alive(worker, stop)
+        worker.check_alive()
         if deadline is not None and time.monotonic() > deadline:
-            raise NearstreamError(f"The worker made no progress for {limit_s:.0f} s; see `nearstream demo --verbose`.")
+            raise NearstreamError(f"The worker made no progress for {limit_s:.0f} s. {worker.last_words()}")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), POLL_S)
-
-
-def _check_alive(worker: subprocess.Popen[bytes], stop: asyncio.Event) -> None:
-    if worker.poll() is not None and not stop.is_set():
-        raise BrokerUnavailable(f"The worker ended by itself with exit code {worker.returncode}.")
 
 
 def _workers(observer: KafkaObserver) -> list[WorkerStatus]:
@@ -252,6 +274,10 @@ def _handled(observer: KafkaObserver) -> int:
     """Records that the worker is done with: counted, known as duplicates, or dead letters."""
     totals = [worker.totals for worker in _workers(observer)]
     return sum(t.events + t.duplicates + sum(t.dead_letters.values()) for t in totals)
+
+
+def _has_moved(observer: KafkaObserver, handled: int) -> bool:
+    return _handled(observer) > handled
 
 
 async def _summary(settings: Settings, observer: KafkaObserver, seconds: float) -> DemoSummary:

@@ -20,15 +20,16 @@ from streams.recommend.trend import Trend
 
 if TYPE_CHECKING:
     from streams.config import Settings
+    from streams.core.ports import ProfileEncoder
 
 SECONDS_PER_HOUR = 3600.0
 
 
-def build_engine(settings: Settings, *, ranking: bool = True) -> Engine:
+def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ranking: bool = True) -> Engine:
     """The engine that the settings describe, without history, ready for its first event.
 
     Loads the text encoder and compiles kernels: about a second, or ten where nothing was compiled before.
-    `ranking=False` leaves lists empty, to measure the road alone.
+    A `model` takes the place of the settings' own and `ranking=False` leaves lists empty, to measure the road alone.
 
     Raises:
         UsageError: there is no such encoder, or the package with its word vectors is missing.
@@ -40,10 +41,11 @@ def build_engine(settings: Settings, *, ranking: bool = True) -> Engine:
         )
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"The encoder cannot be loaded: {error}") from error
-    store = ProfileStore(ProfileLayout(encoder.profiles.state_width, settings.recent_items, settings.event_id_window))
+    profiles = encoder.profiles if model is None else model
+    store = ProfileStore(ProfileLayout(profiles.state_width, settings.recent_items, settings.event_id_window))
     catalogue = Catalogue(encoder.items, settings.dim)
     trend = Trend(settings.trend_half_life_hours * SECONDS_PER_HOUR)
-    updater = ProfileUpdater(store, catalogue, encoder.profiles, settings.type_weights, settings.excluded_items_max)
+    updater = ProfileUpdater(store, catalogue, profiles, settings.type_weights, settings.excluded_items_max)
     ranker = Ranker(
         store,
         catalogue,
@@ -58,7 +60,7 @@ def build_engine(settings: Settings, *, ranking: bool = True) -> Engine:
         store=store,
         catalogue=catalogue,
         updater=updater,
-        encoder=encoder.profiles,
+        encoder=profiles,
         index=ExactIndex(IndexConfig(dim=settings.dim)),
         trend=trend,
         ranker=ranker if ranking else None,

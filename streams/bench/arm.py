@@ -1,7 +1,8 @@
 """One arm of the ingest measurement, in a process of its own: drains a filled topic and says what that cost.
 
 `bare` is the rival: an aiokafka consumer that fetches and parses JSON and does nothing else. `road` is the worker
-without search and ranking, `full` the worker as it is.
+without model, search and ranking: it validates, counts, keeps histories, commits lists and changelog. `full` is the
+worker as it is.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from streams.config import Settings, load_settings
+from streams.core.ports import EncoderEvents, Floats
 from streams.kafka.clients import client_options
 from streams.kafka.topics import Topics
 from streams.kafka.worker import Worker
@@ -47,6 +50,23 @@ class ArmResult(msgspec.Struct, frozen=True):
     def events_per_s(self) -> float:
         """Drained events per second of wall time."""
         return self.events / self.seconds
+
+
+class _NoModel:
+    """An encoder that keeps nothing (a state is one unused number) and gives no direction."""
+
+    name = "none"
+    state_width = 1
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def step(self, states: Floats, events: EncoderEvents) -> None:
+        """Moves nothing."""
+
+    def vectors(self, states: Floats) -> Floats:
+        """No direction: nobody enters the index."""
+        return np.zeros((len(states), self.dim), np.float32)
 
 
 class _Tally:
@@ -93,12 +113,12 @@ async def _bare(settings: Settings, events: int) -> ArmResult:
 
 
 async def _worker(settings: Settings, events: int, *, ranking: bool) -> ArmResult:
-    engine = build_engine(settings, ranking=ranking)
+    engine = build_engine(settings) if ranking else build_engine(settings, model=_NoModel(settings.dim), ranking=False)
     tally = _Tally()
     worker = Worker(settings, engine, Metrics(), listener=tally)
     await worker.start()
     try:
-        while not worker.some_run:
+        while not worker.some_run:  # noqa: ASYNC110 - the worker announces nothing to a rival
             await asyncio.sleep(POLL_S)
         started, cpu = time.perf_counter(), _cpu_s()
         deadline = started + PROGRESS_S_MAX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 5.0
+GC_THRESHOLDS = (100_000, 20, 100)
 
 
 class Worker:
@@ -97,6 +99,7 @@ class Worker:
             self.topics.profiles, partitions[self.topics.profiles], self._load_profiles_with(processor)
         )
         self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._listener)
+        calm_garbage_collector()
         await self._when_kafka_answers(self._group.start)
         self.reporter.group = self._group
         self.reporter.state, self.reporter.message = "running", None
@@ -189,3 +192,14 @@ class Worker:
 
     def _compute(self, function: Callable[..., T], *arguments: object) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._compute_thread, function, *arguments)
+
+
+def calm_garbage_collector() -> None:
+    """Takes what is loaded and restored by now out of the cyclic collector's sight, and lets it run less often.
+
+    Every batch makes thousands of records that reference counting frees; each of Python's default collections
+    would scan all compiled kernels and profiles in between, a third of the event loop's time in a profile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -177,10 +177,11 @@ async def storm(
             await moving(settings)
             await asyncio.sleep(chance.uniform(0.0, 4.0))
             if broker_kill and number == actions // 2:
-                say("broker SIGKILL, back in 4 s")
-                await loop.run_in_executor(None, broker.kill, 1)
+                node = chance.randint(1, settings.replication)
+                say(f"broker {node} SIGKILL, back in 4 s")
+                await loop.run_in_executor(None, broker.kill, node)
                 await asyncio.sleep(4)
-                await loop.run_in_executor(None, broker.start_node, 1)
+                await loop.run_in_executor(None, broker.start_node, node)
                 say("broker is back")
                 await moving(settings)
         fed = await feeding
@@ -212,11 +213,15 @@ async def undisturbed(settings: Settings, out: Path) -> Settings:
     return calm
 
 
-def settings_for(broker: EmbeddedKafka, partitions: int) -> Settings:
-    """Fresh topics and a fresh group on the broker."""
+def settings_for(broker: EmbeddedKafka, partitions: int, replication: int = 1) -> Settings:
+    """Fresh topics and a fresh group on the broker, or on each of its nodes."""
     name = uuid.uuid4().hex[:8]
     return load_settings(
-        bootstrap=broker.bootstrap, prefix=f"storm-{name}.", group=f"storm-{name}", partitions=partitions
+        bootstrap=broker.bootstrap,
+        prefix=f"storm-{name}.",
+        group=f"storm-{name}",
+        partitions=partitions,
+        replication=replication,
     )
 
 
@@ -230,7 +235,7 @@ async def run(arguments: argparse.Namespace, broker: EmbeddedKafka, out: Path) -
     for name, source in sources.items():
         if arguments.only and name != arguments.only:
             continue
-        settings = settings_for(broker, arguments.partitions)
+        settings = settings_for(broker, arguments.partitions, arguments.brokers)
         (out / name).mkdir()
         result = await storm(
             settings,
@@ -249,6 +254,7 @@ async def run(arguments: argparse.Namespace, broker: EmbeddedKafka, out: Path) -
             "digest_equal": comparison.digests_equal,
             "vector_error_max": comparison.vector_error_max,
             "partitions": arguments.partitions,
+            "brokers": arguments.brokers,
         }
         print(json.dumps(result), flush=True)
         sound &= bool(result["sound"]) and comparison.equal
@@ -264,13 +270,14 @@ def main() -> int:
     parser.add_argument("--actions", type=int, default=14)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", choices=["synthetic", "deskdrop"])
+    parser.add_argument("--brokers", type=int, choices=[1, 3], default=1)
     parser.add_argument("--no-broker-kill", action="store_true")
     parser.add_argument("--keep", action="store_true", help="keep the workers' logs and say where they are")
     arguments = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it floods while the broker is away
     out = Path(tempfile.mkdtemp(prefix="nearstream-storm-"))
     jars = load_settings().data_dir / "kafka" / "jars"
-    with EmbeddedKafka(out / "data", 1, free_ports(1)[0], die_with_owner=True, jars_dir=jars) as broker:
+    with EmbeddedKafka(out / "data", arguments.brokers, die_with_owner=True, jars_dir=jars) as broker:
         sound = asyncio.run(run(arguments, broker, out))
     if arguments.keep:
         say(f"logs in {out}")

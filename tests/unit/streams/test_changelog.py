@@ -179,7 +179,7 @@ def test_profiles_of_schema_1_stay_readable() -> None:
             recent_items=["i1", "schöne 👟"],
             recent_types=b"\x00\x03",
             recent_times_s=(START_MS // 1000).to_bytes(4, "little") + (START_MS // 1000 + 10).to_bytes(4, "little"),
-            event_ids=bytes.fromhex("2599000e8c1b023d"),
+            event_ids=bytes.fromhex("76288e360365c45f"),
             excluded_items=["schöne 👟", "i2"],
             model="fake@1",
             scale=0.5 / 127,
