@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 HALT_SHARE_OF_REBALANCE = 0.6
 CANCEL_WAIT_S = 2.0
+FETCH_MAX_WAIT_MS = 20
+"""aiokafka has one fetch under way per broker; a partition that it left out waits until that fetch returns."""
 CLOSE_HALT_S = 3.0
 GROUP_LEAVE_S = 2.5
 
@@ -108,7 +110,7 @@ class PipelineGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             isolation_level="read_committed",
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.heartbeat_interval_ms,
             rebalance_timeout_ms=settings.rebalance_timeout_ms,

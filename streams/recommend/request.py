@@ -68,11 +68,11 @@ class RankerConfig:
     """n: items in each list, fewer only where the catalogue has no more to offer."""
     repeats: bool = False
     """Recommend what the user has seen or bought."""
-    similar_users: float = 0.3
+    similar_users: float = 0.45
     """Weight of the neighbours' recent items."""
-    because_of: float = 0.1
+    because_of: float = 0.2
     """Weight of the likeness to the profile vector."""
-    trending: float = 0.6
+    trending: float = 0.35
     """Weight of the decayed popularity; above 0, because it fills the list of a user without history."""
     candidates: int = 50
     """Items that each source proposes; at least `list_items` are."""

@@ -270,9 +270,9 @@ async def test_closing_the_client_waits_for_no_update() -> None:
     assert client.updates == 0
 
 
-def record(name: str, at_s: float, message: str = "100% gone: %s", *arguments: object) -> logging.LogRecord:
+def record(name: str, at_s: float, message: str = "gone", *arguments: object) -> logging.LogRecord:
     """A log record of a moment."""
-    made = logging.LogRecord(name, logging.ERROR, __file__, 1, message, arguments or ("x",), None)
+    made = logging.LogRecord(name, logging.ERROR, __file__, 1, message, arguments, None)
     made.created = at_s
     return made
 
@@ -288,6 +288,15 @@ def test_a_library_may_say_so_much_a_second() -> None:
     following = record("aiokafka.conn", SECOND + 2.5, "back, at %s", "k1")
     assert limit.filter(following)
     assert following.getMessage() == "back, at k1"
+
+
+def test_as_much_as_is_allowed_holds_nothing_back() -> None:
+    """Exactly the limit is no flood, and nothing is said about it."""
+    limit = LogRateLimit(per_s_max=2)
+    assert all(limit.filter(record("aiokafka", SECOND + n / 10)) for n in range(2))
+    later = record("aiokafka", SECOND + 1, "back")
+    assert limit.filter(later)
+    assert later.getMessage() == "back"
 
 
 def test_a_held_back_record_may_hold_per_cent_signs() -> None:

@@ -130,7 +130,8 @@ def test_partitions_are_those_of_kafkas_java_clients() -> None:
     """The murmur2 values that Kafka's own test suite expects, made positive and folded as its clients do."""
     expected = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "abc": 479470107}
     for key, hashed in expected.items():
-        assert murmur2_partition(key, 8) == (hashed & 0x7FFFFFFF) % 8
+        for partitions in (1, 7, 8):
+            assert murmur2_partition(key, partitions) == (hashed & 0x7FFFFFFF) % partitions
     assert {murmur2_partition(f"ü{n}", 3) for n in range(100)} == {0, 1, 2}
 
 
@@ -148,6 +149,14 @@ def test_a_key_on_the_wrong_partition_is_a_dead_letter() -> None:
     assert "on partition 5 (murmur2), it came on 3" in message
     assert "murmur2_random" in message
     assert list(lists(output)) == [right]
+
+
+def test_a_new_user_is_checked_on_every_partition() -> None:
+    """On partition 0 too, whatever the rows hold that nobody uses yet."""
+    users = [f"u{n}" for n in range(40)]
+    for partition in range(8):
+        output = processor(world(), partitions=8).prepare(event_records(list(map(event, users))), partition, NOW_MS)
+        assert list(lists(output)) == [user for user in users if murmur2_partition(user, 8) == partition]
 
 
 def test_a_known_user_on_a_wrong_partition_is_a_dead_letter_too() -> None:
