@@ -55,7 +55,7 @@ class WorkerService(mode.Service):
         try:
             engine = await loop.run_in_executor(None, build_engine, self._settings)
             self.worker = Worker(self._settings, engine, self.metrics)
-            self.worker.reporter.web_url = f"http://{self._settings.web_host}:{self._settings.web_port}"
+            self.worker.reporter.web_url = f"http://{_reachable_host(self._settings)}:{self._settings.web_port}"
             await self.worker.start()
             await self.worker.failed
         except NearstreamError as error:
@@ -118,6 +118,11 @@ async def _until_halted(host: faust.Worker, service: WorkerService) -> None:
     if not running.done():
         await host.stop()
     await running
+
+
+def _reachable_host(settings: Settings) -> str:
+    """The address to show: a worker that listens everywhere is reached by its machine's name."""
+    return socket.gethostname() if settings.web_host in {"0.0.0.0", "::"} else settings.web_host
 
 
 def _check_port_free(settings: Settings) -> None:

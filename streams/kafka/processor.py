@@ -59,15 +59,16 @@ class Output:
 
 
 class StageClock:
-    """Seconds between laps, by stage."""
+    """Seconds between laps, by stage, as `seconds` counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Callable[[], float]) -> None:
         self.stage_s: dict[str, float] = {}
-        self._then = time.perf_counter()
+        self._seconds = seconds
+        self._then = seconds()
 
     def lap(self, stage: str) -> None:
         """Ends a stage."""
-        now = time.perf_counter()
+        now = self._seconds()
         self.stage_s[stage] = self.stage_s.get(stage, 0.0) + now - self._then
         self._then = now
 
@@ -76,9 +77,16 @@ class Processor:
     """Turns micro-batches into outputs, and committed outputs into memory. Called from the compute thread only."""
 
     def __init__(
-        self, engine: Engine, topic: str, partitions: int, neighbours: int, new_bound: Callable[[], DeadLetterBound]
+        self,
+        engine: Engine,
+        topic: str,
+        partitions: int,
+        neighbours: int,
+        new_bound: Callable[[], DeadLetterBound],
+        stage_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.engine = engine
+        self._stage_clock = stage_clock
         self._topic = topic
         self._partitions = partitions
         self._neighbours = neighbours
@@ -91,7 +99,7 @@ class Processor:
         Raises:
             DeadLetterLimit: too many records of this partition are dead letters; nothing may be committed.
         """
-        clock = StageClock()
+        clock = StageClock(self._stage_clock)
         decoded = decode_events(records, now_ms)
         events, positions, rejects = self._check_partition(
             decoded.events, decoded.positions, decoded.rejects, partition

@@ -40,11 +40,16 @@ class Worker:
     """The life of one worker process, without signals or web server.
 
     `start` returns once the worker has joined its group; `failed` completes when it must not go on. A `listener`
-    hears of the batches instead of the worker's own figures.
+    hears of the batches instead of the worker's own figures; `stage_clock` times the stages of the compute thread.
     """
 
     def __init__(
-        self, settings: Settings, engine: Engine, metrics: Metrics, listener: BatchListener | None = None
+        self,
+        settings: Settings,
+        engine: Engine,
+        metrics: Metrics,
+        listener: BatchListener | None = None,
+        stage_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         now_s = time.time()
         self.name = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
@@ -54,6 +59,7 @@ class Worker:
         self._engine = engine
         self._metrics = metrics
         self._figures = WorkerFigures(metrics, now_s)
+        self._stage_clock = stage_clock
         self._listener: BatchListener = self._figures if listener is None else listener
         self.reporter = StatusReporter(
             settings, self.topics, self.name, engine, self._figures, metrics, int(now_s * 1000)
@@ -176,6 +182,7 @@ class Worker:
             partitions,
             settings.neighbours,
             lambda: DeadLetterBound(settings.dead_letter_share_max, settings.dead_letter_run_max),
+            self._stage_clock,
         )
 
     def _load_profiles_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
