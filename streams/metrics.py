@@ -39,7 +39,7 @@ DEFINITIONS = (
         "nearstream_stage_seconds",
         "histogram",
         ("stage",),
-        "Time of one batch in one stage: queue, decode, encode, search, rank, serialise, transaction, apply.",
+        "Time of one batch in one stage: fetch, linger, queue, decode, encode, search, rank, serialise, transaction.",
     ),
     MetricDefinition("nearstream_batch_events", "histogram", (), "Records in one transaction.", BATCH_SIZES),
     MetricDefinition("nearstream_lag_events", "gauge", ("partition",), "High watermark minus position."),

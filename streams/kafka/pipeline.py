@@ -89,6 +89,7 @@ class PartitionPipeline:
         self._host = host
         self._producer: AIOKafkaProducer | None = None
         self._changelog_offset: int | None = None
+        self._applying: asyncio.Future[None] | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -167,6 +168,7 @@ class PartitionPipeline:
 
     def _drop_session(self, error: BaseException) -> None:
         self.clean = False
+        self._applying = None
         self.state = "retrying"
         self.error = f"{type(error).__name__}: {error}"[:300]
         self._host.processor.forget_bound(self.partition.partition)
@@ -207,6 +209,7 @@ class PartitionPipeline:
         """Rule 13: a pipeline parked over a rebalance goes on when the committed offset is still its own."""
         if self._producer is None or not self.clean:
             return False
+        await self._settle()
         return bool(await self._or_stop(self._host.consumer.committed(self.partition)) == self.next_offset)
 
     def _new_producer(self) -> AIOKafkaProducer:
@@ -234,11 +237,15 @@ class PartitionPipeline:
         output = await self._host.compute(
             self._host.processor.prepare, records, self.partition.partition, int(time.time() * 1000)
         )
+        await self._settle()
         prepared = time.perf_counter()
         self.clean = False
         await self._transact(records, output)
         committed = time.perf_counter()
-        await self._host.compute(self._host.processor.apply, output)
+        # Nobody waits for this: the compute thread takes its work in order, so whatever is prepared or loaded from
+        # here on sees it.
+        self._applying = asyncio.ensure_future(self._host.compute(self._host.processor.apply, output))
+        self._applying.add_done_callback(_mark_seen)
         self.next_offset = records[-1].offset + 1
         self.next_record_ms = None
         self.clean = True
@@ -247,9 +254,14 @@ class PartitionPipeline:
             **output.stage_s,
             "queue": prepared - started - sum(output.stage_s.values()),
             "transaction": committed - prepared,
-            "apply": time.perf_counter() - committed,
         }
         self._host.listener.committed(records, output, stage_s)
+
+    async def _settle(self) -> None:
+        """Raises what went wrong when the last committed batch was taken into memory."""
+        applying, self._applying = self._applying, None
+        if applying is not None:
+            await applying
 
     async def _fetch(self) -> tuple[list[ConsumerRecord], dict[str, float]]:
         """Up to a full batch: at once when behind, else what arrives within the linger. And how long that took:
@@ -263,8 +275,9 @@ class PartitionPipeline:
         self.next_record_ms = records[0].timestamp
         fetch_s = max(0.0, time.time() - records[0].timestamp / 1000)
         behind = (consumer.highwater(partition) or 0) > records[-1].offset + 1
-        if len(records) < settings.batch_events_max and not behind and settings.linger_ms:
-            await self._or_stop(asyncio.sleep(settings.linger_ms / 1000))
+        linger_s = settings.linger_ms / 1000 - fetch_s  # records that waited for the last batch have lingered already
+        if len(records) < settings.batch_events_max and not behind and linger_s > 0:
+            await self._or_stop(asyncio.sleep(linger_s))
         while len(records) < settings.batch_events_max:
             more = await self._poll(0, settings.batch_events_max - len(records))
             if not more:
