@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     dim: int = Field(64, ge=8, le=256, description="Length of profile and item vectors.")
     half_life_days: float = Field(14.0, gt=0, le=36_500, description="Days after which an event counts half.")
     recent_items: int = Field(32, ge=1, le=255, description="Recent items kept in each profile.")
-    event_id_window: int = Field(32, ge=1, le=255, description="Event ids kept to spot a client's retry.")
+    event_id_window: int = Field(24, ge=1, le=255, description="Event ids kept to spot a client's retry.")
     excluded_items_max: int = Field(
         500, ge=1, le=EXCLUDED_ITEMS_LIMIT, description="Bought or disliked items remembered for each user."
     )

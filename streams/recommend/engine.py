@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,8 +94,8 @@ class Engine:
     def apply(self, refresh: Refresh) -> None:
         """Stores a refresh whose transaction is committed."""
         update = refresh.update
-        slots = self._updater.apply(update)
-        self._move(slots, update.vectors)
+        self._updater.apply(update)
+        self._move(update.users, update.vectors)
         accepted = np.flatnonzero(update.verdicts == ACCEPTED)
         events = update.events
         self._fold_trend(events.items[accepted], events.weights[accepted], events.times_ms[accepted] / 1000.0)
@@ -107,10 +108,11 @@ class Engine:
         if not len(newer):
             return
         columns = columns.take(newer)
-        slots = self.store.put([user_ids[row] for row in newer.tolist()], columns)
+        users = [user_ids[row] for row in newer.tolist()]
+        slots = self.store.put(users, columns)
         for slot, row in zip(slots.tolist(), newer.tolist(), strict=True):
             self.store.set_excluded(slot, excluded[row])
-        self._move(slots, self.encoder.vectors(columns.state))
+        self._move(users, self.encoder.vectors(columns.state))
         self._fold_recent(columns, columns.recent_total - before.recent_total[newer])
 
     def forget(self, user_ids: Sequence[str]) -> None:
@@ -162,13 +164,17 @@ class Engine:
             now_s=max(self._stream_time_ms, latest_ms) / 1000.0,
         )
 
-    def _move(self, slots: Slots, vectors: Floats) -> None:
-        if not len(slots):
+    def _move(self, users: Sequence[str], vectors: Floats) -> None:
+        """Indexes the users by their slots: the store's own int objects, for a million new ones would be 32 MB."""
+        if not users:
             return
+        slots = [self.store.slot_of[user] for user in users]
         directed = vectors.any(axis=1)
-        self.index.upsert(slots[directed].tolist(), vectors[directed])
-        if not directed.all():
-            self.index.remove(slots[~directed].tolist())
+        if directed.all():
+            self.index.upsert(slots, vectors)
+        else:
+            self.index.upsert(list(compress(slots, directed.tolist())), vectors[directed])
+            self.index.remove(list(compress(slots, np.logical_not(directed).tolist())))
         self.epoch += 1
 
     def _fold_recent(self, columns: ProfileColumns, entered: NDArray[np.int64]) -> None:
