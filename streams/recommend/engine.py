@@ -169,12 +169,12 @@ class Engine:
         if not users:
             return
         slots = [self.store.slot_of[user] for user in users]
-        directed = vectors.any(axis=1)
+        directed: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
         if directed.all():
             self.index.upsert(slots, vectors)
         else:
             self.index.upsert(list(compress(slots, directed.tolist())), vectors[directed])
-            self.index.remove(list(compress(slots, np.logical_not(directed).tolist())))
+            self.index.remove(list(compress(slots, (~directed).tolist())))
         self.epoch += 1
 
     def _fold_recent(self, columns: ProfileColumns, entered: NDArray[np.int64]) -> None:
