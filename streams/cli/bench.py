@@ -20,6 +20,7 @@ from streams.cli.kafka import progress_on_stderr
 from streams.cli.options import json_option
 from streams.config import Settings, load_settings
 from streams.kafka.broker import EmbeddedKafka
+from streams.kafka.processes import free_ports
 from streams.sources import open_source
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def ingest(events: int, deskdrop: str | None, rounds: int, partitions: int | Non
 @bench.command()
 @click.option("--rate", "rates", type=float, multiple=True, default=(500.0, 2000.0), show_default=True)
 @click.option("--seconds", type=click.FloatRange(min=5), default=20.0, show_default=True, help="Measured, per rate.")
-@click.option("--partitions", type=int, help="Partitions of the topics.")
+@click.option("--partitions", type=int, default=4, show_default=True, help="Partitions of the topics.")
 @json_option
-def latency(rates: tuple[float, ...], seconds: float, partitions: int | None, as_json: bool) -> None:
+def latency(rates: tuple[float, ...], seconds: float, partitions: int, as_json: bool) -> None:
     """Event sent -> list visible to a read_committed reader."""
     with _broker(partitions) as settings:
         _print(asyncio.run(measure_latency(settings, list(rates), seconds, _say)), as_json)
@@ -73,7 +74,7 @@ def _broker(partitions: int | None) -> Iterator[Settings]:
     settings = load_settings(partitions=partitions)
     with tempfile.TemporaryDirectory(prefix="nearstream-bench-") as folder, progress_on_stderr() as on_progress:
         jars = settings.data_dir / "kafka" / "jars"
-        broker = EmbeddedKafka(Path(folder), brokers=1, die_with_owner=True, jars_dir=jars)
+        broker = EmbeddedKafka(Path(folder), brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars)
         info = broker.start(on_progress)
         try:
             yield settings.model_copy(update={"bootstrap": info.bootstrap})
