@@ -92,9 +92,9 @@ async def shop(kafka: EmbeddedKafka, nearstream: str, tmp_path_factory: pytest.T
     first = load_settings(bootstrap=kafka.bootstrap, prefix=f"{name}a.", group=f"{name}a", partitions=PARTITIONS)
     second = first.model_copy(update={"prefix": f"{name}b.", "group": f"{name}b"})
     made, logs = Shop(nearstream, first, second), tmp_path_factory.mktemp("workers")
+    await create_topics(second)
     created = await made.run("topics", "create", "--prefix", first.prefix, "--partitions", str(PARTITIONS), "--json")
     assert set(created.json["created"]) == set(Topics(first.prefix).definitions(PARTITIONS))
-    await create_topics(second)
     await feed(open_source("synthetic", **SHOP), second)
     with (
         WorkerProcess("first", first, logs / "first.log") as one,
