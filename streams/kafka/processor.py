@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 
 from streams.core.errors import RejectReason
 from streams.core.events import EVENT_TYPES
@@ -24,6 +23,7 @@ from streams.core.updater import ACCEPTED, DUPLICATE
 from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
 from streams.kafka.codec import RawRecord, Rejected, decode_events, decode_items, encode_recommendation
 from streams.kafka.dead_letter import DeadLetterBound, OutRecord, dead_letter
+from streams.kafka.partitioner import murmur2_partition
 from streams.recommend.explain import recommended_lists
 
 if TYPE_CHECKING:
@@ -241,8 +241,3 @@ class Processor:
 def _accepted_types(update: ProfileUpdate) -> Counter[str]:
     counts = np.bincount(update.events.types[update.verdicts == ACCEPTED], minlength=len(EVENT_TYPES))
     return Counter({str(EVENT_TYPES[code]): int(counts[code]) for code in np.flatnonzero(counts).tolist()})
-
-
-def murmur2_partition(user_id: str, partitions: int) -> int:
-    """The partition that Kafka's Java clients, and ours, give this key."""
-    return int((murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions)

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import UsageError
-from streams.kafka.processor import murmur2_partition
+from streams.kafka.partitioner import murmur2_partition
 from streams.kafka.reader import reader
 from streams.kafka.topics import list_topics, unreachable
 

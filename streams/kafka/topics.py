@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from streams.config import Settings
 
 DAY_MS = 86_400_000
+KNOWN_S_MAX = 10.0
+KNOWN_POLL_S = 0.02
 _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.3", "segment.ms": str(DAY_MS)}
 
 
@@ -97,6 +100,7 @@ async def create_topics(settings: Settings) -> list[str]:
             failure = for_code(code)
             if code and failure is not TopicAlreadyExists:
                 raise UsageError(f"Kafka refused to create topic {topic!r}: {failure.__name__} {message}.")
+        await _until_known(admin, settings, list(wanted))
     finally:
         await admin.close()
     check_copartitioned({**{n: wanted[n][0] for n in missing}, **present}, Topics(settings.prefix))
@@ -142,6 +146,18 @@ def unreachable(settings: Settings, error: BaseException) -> BrokerUnavailable:
         f"No Kafka answers at {settings.bootstrap} ({type(error).__name__}). Start one with "
         "`nearstream kafka start`, or set --bootstrap / NEARSTREAM_BOOTSTRAP to yours."
     )
+
+
+async def _until_known(admin: AIOKafkaAdminClient, settings: Settings, names: list[str]) -> None:
+    """Waits until brokers tell of the topics: Kafka answers a creation before they do."""
+    try:
+        async with asyncio.timeout(KNOWN_S_MAX):
+            while True:
+                if len(await _partition_counts(admin, names)) == len(names):
+                    return
+                await asyncio.sleep(KNOWN_POLL_S)
+    except TimeoutError as error:
+        raise unreachable(settings, error) from error
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import BrokerUnavailable
+from streams.kafka.clients import bounded
 from streams.kafka.consumer_group import PipelineGroup
 from streams.kafka.dead_letter import DeadLetterBound
 from streams.kafka.processor import Processor
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 5.0
+STOP_S_MAX = 4.5
 GC_THRESHOLDS = (100_000, 20, 100)
 
 
@@ -113,7 +115,13 @@ class Worker:
             future.add_done_callback(self._on_failure)
 
     async def stop(self) -> None:
-        """Finishes running transactions, leaves the group, closes everything: under five seconds."""
+        """Finishes running transactions, leaves the group, closes everything: under five seconds, whatever hangs."""
+        failure = await bounded(self._close(), STOP_S_MAX)
+        if failure is not None:
+            logger.warning("closing was cut short: %r; the next owner settles what is open", failure)
+        self._compute_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _close(self) -> None:
         self.reporter.state = "stopping"
         if self._group is not None:
             await self._group.close()
@@ -121,7 +129,6 @@ class Worker:
             self._reporting.cancel()
             await asyncio.wait({self._reporting})
         await asyncio.gather(self.reporter.stop(), *(tail.stop() for tail in self._tails))
-        self._compute_thread.shutdown(wait=False, cancel_futures=True)
 
     async def _check_topics(self) -> dict[str, int]:
         counts = await list_topics(self._settings)

@@ -23,8 +23,8 @@ from streams.core.status import WorkerStatus
 from streams.kafka.clients import client_options
 from streams.kafka.codec import encode_event
 from streams.kafka.digest import digest_of, read_profiles
+from streams.kafka.partitioner import murmur2_partition
 from streams.kafka.processes import free_ports
-from streams.kafka.processor import murmur2_partition
 from streams.kafka.records import read_all
 from streams.kafka.topics import Topics, create_topics
 from tests.integration.storm import WorkerProcess, drained

@@ -12,7 +12,8 @@ from streams.core.recommendations import Recommendation
 from streams.kafka.changelog import decode_profile
 from streams.kafka.codec import decode_recommendation
 from streams.kafka.dead_letter import DeadLetterBound
-from streams.kafka.processor import Output, Processor, murmur2_partition
+from streams.kafka.partitioner import murmur2_partition
+from streams.kafka.processor import Output, Processor
 from tests.fakes_core import START_MS, Record, World, contents, event, event_records, world
 
 NOW_MS = START_MS + 5000
