@@ -265,7 +265,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=50_000)
-    parser.add_argument("--rate", type=float, default=500.0)
+    parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--actions", type=int, default=14)
     parser.add_argument("--seed", type=int, default=7)
