@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from streams.cli import EXIT_INTERRUPTED
 from streams.cli.feed import source_from, source_options
 from streams.cli.kafka import progress_on_stderr
 from streams.config import Settings, load_settings
@@ -22,7 +23,6 @@ from streams.demo import DemoPlan, DemoScene, DemoSummary, run_demo
 
 SYNTHETIC_RATE = 200.0
 LOG_RATE = 500.0
-EXIT_INTERRUPTED = 130
 
 
 @click.command()

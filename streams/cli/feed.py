@@ -11,6 +11,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from streams.cli import EXIT_INTERRUPTED
 from streams.cli.feed_progress import PlainProgress, ProgressBar
 from streams.cli.options import json_option, kafka_options
 from streams.config import load_settings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_INTERRUPTED = 130
 
 SOURCE_OPTIONS = {
     "column": click.option("--column", multiple=True, metavar="FIELD=NAME", help="csv: the column of a field."),

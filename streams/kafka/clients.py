@@ -65,7 +65,7 @@ async def bounded(work: Coroutine[Any, Any, object], limit_s: float) -> BaseExce
     Past the limit it is cancelled. One that does not heed that is left behind: a second bound, not a wait for ever.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_mark_seen)
+    task.add_done_callback(mark_seen)
     try:
         await asyncio.wait({task}, timeout=limit_s)
         if not task.done():
@@ -77,10 +77,10 @@ async def bounded(work: Coroutine[Any, Any, object], limit_s: float) -> BaseExce
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
-def _mark_seen(task: asyncio.Future[Any]) -> None:
+def mark_seen(future: asyncio.Future[Any]) -> None:
     """Reads the exception, which asyncio would otherwise report as never retrieved."""
-    if not task.cancelled():
-        task.exception()
+    if not future.cancelled():
+        future.exception()
 
 
 async def close_producer(producer: AIOKafkaProducer | None) -> None:
@@ -127,7 +127,7 @@ def pace_metadata_updates(client: AIOKafkaClient) -> None:
         nonlocal pending
         if pending is None or pending.done():
             pending = asyncio.ensure_future(update_later())
-            pending.add_done_callback(_mark_seen)
+            pending.add_done_callback(mark_seen)
         return asyncio.shield(pending)
 
     async def close() -> None:

@@ -6,7 +6,6 @@ header `errors.receipt` and no reason, whose JSON value lists ranges of offsets 
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -18,9 +17,10 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import BrokerUnavailable, CorruptState, UsageError
-from streams.kafka.clients import client_options
+from streams.core.errors import CorruptState, UsageError
 from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, RECEIPT, TOPIC, OutRecord, is_receipt
+from streams.kafka.reader import reader
+from streams.kafka.records import read_until
 from streams.kafka.topics import Topics, list_topics, unreachable
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 RECEIPT_VERSION = b"1"
 UNKNOWN_REASON = "unknown"
 EXAMPLES_PER_REASON = 3
-FETCH_WAIT_MS = 500
-STALL_S_MAX = 30.0
 
 
 class DeadLetter(NamedTuple):
@@ -118,10 +116,10 @@ async def list_dead_letters(
         BrokerUnavailable: Kafka does not answer.
     """
     report = DeadLetterReport(Topics(settings.prefix).dead_letters)
-    async with dead_letter_reader(settings) as reader:
-        await reader.read_receipts()
-        async for letter in reader.letters():
-            if (letter.found_partition, letter.found_offset) in reader.receipts:
+    async with dead_letter_reader(settings) as letters:
+        await letters.read_receipts()
+        async for letter in letters.letters():
+            if (letter.found_partition, letter.found_offset) in letters.receipts:
                 report.replayed_before += 1
             elif reason in {None, letter.reason}:
                 report.add(letter, examples_max)
@@ -136,44 +134,22 @@ def receipt(sent: Receipts, partition: int) -> OutRecord:
 class DeadLetterReader:
     """Reads the dead letters from the first to those present at the start, twice: receipts, then letters."""
 
-    def __init__(self, topic: str, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
         self.receipts = Receipts()
-        self._topic = topic
         self._consumer = consumer
         self._ends = ends
 
     async def read_receipts(self) -> None:
         """Learns what was sent back."""
-        async for record in self._records():
+        async for record in read_until(self._consumer, self._ends):
             if is_receipt(record.headers):
                 self.receipts.add(record.partition, _sent(record))
 
     async def letters(self) -> AsyncIterator[DeadLetter]:
         """Every dead letter, sent back or not."""
-        async for record in self._records():
+        async for record in read_until(self._consumer, self._ends):
             if not is_receipt(record.headers):
                 yield _letter(record)
-
-    async def _records(self) -> AsyncIterator[ConsumerRecord]:
-        consumer = self._consumer
-        await consumer.seek_to_beginning(*self._ends)
-        waiting = {tp for tp, end in self._ends.items() if await consumer.position(tp) < end}
-        moved_s = time.monotonic()
-        while waiting:
-            fetched = await consumer.getmany(*waiting, timeout_ms=FETCH_WAIT_MS)
-            for tp, records in fetched.items():
-                for record in records:
-                    if record.offset < self._ends[tp]:
-                        yield record
-            behind = {tp for tp in waiting if await consumer.position(tp) < self._ends[tp]}
-            if fetched or behind != waiting:
-                moved_s = time.monotonic()
-            elif time.monotonic() - moved_s > STALL_S_MAX:
-                raise BrokerUnavailable(
-                    f"Reading {self._topic} made no progress for {STALL_S_MAX:g} s: Kafka does not answer, or a "
-                    "transaction on it stays open. Nothing is lost; run the command again in a while."
-                )
-            waiting = behind
 
 
 @asynccontextmanager
@@ -194,25 +170,16 @@ async def dead_letter_reader(settings: Settings, fenced: bool = False) -> AsyncI
         if needed not in counts:
             raise UsageError(f"The topic {needed!r} does not exist. Create it with `nearstream topics create`.")
     partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
-    reader, watermarks = (
-        AIOKafkaConsumer(
-            **client_options(settings),
-            isolation_level=level,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        for level in ("read_committed", "read_uncommitted" if fenced else "read_committed")
-    )
+    level = "read_uncommitted" if fenced else "read_committed"
     try:
-        await reader.start()
-        await watermarks.start()
-        reader.assign(partitions)
-        yield DeadLetterReader(topic, reader, await watermarks.end_offsets(partitions))
-    except (KafkaError, OSError) as error:
+        async with (
+            reader(settings, isolation_level="read_committed") as consumer,
+            reader(settings, isolation_level=level) as watermarks,
+        ):
+            consumer.assign(partitions)
+            yield DeadLetterReader(consumer, await watermarks.end_offsets(partitions))
+    except (KafkaError, TimeoutError, OSError) as error:
         raise unreachable(settings, error) from error
-    finally:
-        await reader.stop()
-        await watermarks.stop()
 
 
 def _header(record: ConsumerRecord, name: str) -> str | None:

@@ -20,7 +20,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from streams.core.errors import CorruptState, DeadLetterLimit, PartitionLost, UsageError
 from streams.core.status import PartitionStatus
-from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
+from streams.kafka.clients import client_options, close_producer, mark_seen, pace_metadata_updates
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -245,7 +245,7 @@ class PartitionPipeline:
         # Nobody waits for this: the compute thread takes its work in order, so whatever is prepared or loaded from
         # here on sees it.
         self._applying = asyncio.ensure_future(self._host.compute(self._host.processor.apply, output))
-        self._applying.add_done_callback(_mark_seen)
+        self._applying.add_done_callback(mark_seen)
         self.next_offset = records[-1].offset + 1
         self.next_record_ms = None
         self.clean = True
@@ -321,7 +321,7 @@ class PartitionPipeline:
             ) from error
         finally:
             for send in sends:  # of several failures one is raised; the others count as seen
-                send.add_done_callback(_mark_seen)
+                send.add_done_callback(mark_seen)
         if profiles_end > lists_end and outcomes[profiles_end - 1] is not None:
             # Where the last batch begins: following from there re-reads what memory has, which is passed over.
             self._changelog_offset = outcomes[profiles_end - 1].offset
@@ -369,9 +369,3 @@ class PartitionPipeline:
                 await asyncio.wait({running})
             if not running.cancelled():
                 running.exception()  # seen: either raised above, or a stop came first
-
-
-def _mark_seen(future: asyncio.Future[Any]) -> None:
-    """Takes note of a failure that nobody awaits."""
-    if not future.cancelled():
-        future.exception()

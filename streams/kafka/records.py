@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import UsageError
+from streams.core.errors import BrokerUnavailable, UsageError
 from streams.kafka.partitioner import murmur2_partition
 from streams.kafka.reader import reader
 from streams.kafka.topics import list_topics, unreachable
@@ -22,6 +23,7 @@ Record = ConsumerRecord
 
 POLL_MS = 200
 RECORDS_MAX = 5000
+STALL_S_MAX = 30.0
 
 
 @asynccontextmanager
@@ -44,19 +46,38 @@ async def open_topic(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOK
         raise unreachable(settings, error) from error
 
 
+async def read_until(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
+    """The records before these offsets, each partition in order, from the beginning.
+
+    Raises:
+        BrokerUnavailable: nothing moved for 30 s.
+    """
+    await consumer.seek_to_beginning(*ends)
+    waiting = {tp for tp, end in ends.items() if await consumer.position(tp) < end}
+    moved_s = time.monotonic()
+    while waiting:
+        fetched = await consumer.getmany(*waiting, timeout_ms=POLL_MS, max_records=RECORDS_MAX)
+        for tp, records in fetched.items():
+            for record in records:
+                if record.offset < ends[tp]:
+                    yield record
+        behind = {tp for tp in waiting if await consumer.position(tp) < ends[tp]}
+        if fetched or behind != waiting:
+            moved_s = time.monotonic()
+        elif time.monotonic() - moved_s > STALL_S_MAX:
+            raise BrokerUnavailable(
+                f"Reading {next(iter(waiting)).topic} made no progress for {STALL_S_MAX:g} s: Kafka does not answer, "
+                "or a transaction on it stays open. Nothing is lost; run the command again in a while."
+            )
+        waiting = behind
+
+
 async def read_all(settings: Settings, topic: str) -> AsyncIterator[ConsumerRecord]:
     """Every record committed up to now, each partition in order."""
     async with open_topic(settings, topic) as (consumer, partitions):
         ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        waiting = set(partitions)
-        while waiting:
-            fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)
-            for partition, records in fetched.items():
-                for record in records:
-                    if record.offset < ends[partition]:
-                        yield record
-            waiting = {p for p in waiting if await consumer.position(p) < ends[p]}
+        async for record in read_until(consumer, ends):
+            yield record
 
 
 async def read_newest(settings: Settings, topic: str, key: str) -> bytes | None:
@@ -65,11 +86,9 @@ async def read_newest(settings: Settings, topic: str, key: str) -> bytes | None:
     async with open_topic(settings, topic) as (consumer, partitions):
         partition = partitions[murmur2_partition(key, len(partitions))]
         consumer.assign([partition])
-        end = (await consumer.end_offsets([partition]))[partition]
-        await consumer.seek_to_beginning(partition)
-        while await consumer.position(partition) < end:
-            for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=RECORDS_MAX)).values():
-                newest = next((r.value for r in reversed(records) if r.key == wanted), newest)
+        async for record in read_until(consumer, await consumer.end_offsets([partition])):
+            if record.key == wanted:
+                newest = record.value
     return newest
 
 
