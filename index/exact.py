@@ -5,47 +5,72 @@ Shapes: n rows, q queries, d dimensions, k neighbours.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index import stored
 from index.config import IndexConfig
-from index.errors import DimensionMismatch, InvalidNeighbours, NonFiniteQuery, RejectReason, UnknownId
-from index.kernels import merge_top
-from index.results import Floats, IndexStats, Matches, RejectedRow, UpsertReport, VectorId
-
-NORM_MIN = 1e-12
-"""Shorter vectors have no direction."""
-GROWTH = 1.5
-BLOCK_SCORES_MAX = 131_072
-"""Scores of one block: 512 KB of float32, so that they are read back from the L2 cache."""
-BLOCK_QUERIES_MAX = 64
+from index.errors import (
+    DimensionMismatch,
+    InvalidFilter,
+    InvalidNeighbours,
+    NonFiniteQuery,
+    RejectReason,
+)
+from index.kernels import NOBODY
+from index.recall import check_recall
+from index.results import (
+    Floats,
+    IndexStats,
+    Mask,
+    Matches,
+    RecallReport,
+    RejectedRow,
+    Slots,
+    UpsertReport,
+    VectorId,
+)
+from index.scan import NO_MASK, empty_best, rescore, scan_admitted, warm_up
+from index.snapshot import Manifest
+from index.stored import Stored
+from index.table import NORM_MIN, VectorTable, normalised, usable
 
 
 class ExactIndex:
     """Unit vectors in one growing float32 array; ids are strings or ints.
 
-    What a call changed, the next search sees. Not thread-safe: call it from one thread. Ids take a slot when
-    they enter; `remove` moves the last vector into the gap, so the stored rows stay dense. Among equal
-    similarities the lower slot comes first. Memory: 4·d + 8 bytes a row of capacity, plus the id's dict entry.
+    What a call changed, the next search sees. `search` may be called from many threads beside one that changes: it
+    answers from vectors that were current during the call, and nobody waits for it. Among equal similarities the lower
+    slot comes first. Memory: 4·d + 12 bytes a row, plus the id's dict entry.
     """
 
     def __init__(self, config: IndexConfig) -> None:
         """An empty index; its code is compiled on return, so the first search is as fast as the next."""
-        self._dim = config.dim
-        self._vectors: Floats = np.zeros((config.capacity_initial, config.dim), np.float32)
-        self._ids: NDArray[np.object_] = np.empty(config.capacity_initial, np.object_)
-        self._slots: dict[VectorId, int] = {}
+        self.config = config
+        self._table = VectorTable(config.dim, config.capacity_initial)
         self._epoch = 0
-        self._best(np.zeros((1, config.dim), np.float32), 1)
+        self.origin: Manifest | None = None
+        """What the snapshot that it was loaded from says of itself; None for an index that began empty."""
+        warm_up(config.dim)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._table)
 
     def __contains__(self, vector_id: VectorId) -> bool:
-        return vector_id in self._slots
+        return vector_id in self._table.slot_of
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def vector(self, vector_id: VectorId) -> Floats:
         """A copy of the unit vector (d,) stored under the id.
@@ -53,15 +78,41 @@ class ExactIndex:
         Raises:
             UnknownId: there is none.
         """
-        if (slot := self._slots.get(vector_id)) is None:
-            raise UnknownId(f"No vector is stored under the id {vector_id!r}.")
-        stored: Floats = self._vectors[slot]
-        return stored.copy()
+        vector: Floats = self.vectors([vector_id])[0]
+        return vector
+
+    def vectors(self, ids: Sequence[VectorId]) -> Floats:
+        """Copies of the unit vectors (n, d) stored under the ids, all as of one moment.
+
+        Raises:
+            UnknownId: one is not there.
+        """
+        table = self._table
+        return table.guard.read(lambda: table.view.vectors[table.known_slots(ids)])
+
+    def ids(self) -> list[VectorId]:
+        """All ids, in the order of their slots."""
+        view = self._table.view
+        held = view.ids[: view.high]
+        return [vector_id for vector_id in held.tolist() if vector_id is not None]
+
+    def slots(self, ids: Sequence[VectorId]) -> Slots:
+        """The slots of the ids, -1 for unknown ones. A slot keeps its id until the id is removed."""
+        return self._table.slots(ids)
+
+    def mask(self, ids: Sequence[VectorId]) -> Mask:
+        """A filter for `search` that admits these ids and no other; unknown ones are passed over.
+
+        It speaks of slots: after a `remove`, make a new one.
+        """
+        mask = np.zeros(self._table.view.high, np.bool_)
+        slots = self._table.slots(ids)
+        mask[slots[slots >= 0]] = True
+        return mask
 
     def stats(self) -> IndexStats:
         """Size, capacity, memory and epoch, as of now."""
-        memory_bytes = self._vectors.nbytes + self._ids.nbytes + sys.getsizeof(self._slots)
-        return IndexStats(len(self._slots), len(self._vectors), memory_bytes, self._epoch)
+        return IndexStats(len(self), len(self._table.view.owner), self._table.memory_bytes, self._epoch)
 
     def upsert(self, ids: Sequence[VectorId], vectors: Floats) -> UpsertReport:
         """Adds or moves the vectors (n, d), normalised; of an id given twice the last row counts.
@@ -72,124 +123,239 @@ class ExactIndex:
         Raises:
             DimensionMismatch: the shape is not (len(ids), d); nothing has changed.
         """
-        rows, norms = self._normalised(vectors)
+        rows, norms = normalised(vectors, self.config.dim)
         if len(rows) != len(ids):
             raise DimensionMismatch(f"Expected one vector per id, got {len(ids)} ids, {len(rows)} vectors.")
-        rejected = _rejected(norms)
-        if rejected:
-            good = np.flatnonzero(_usable(norms))
-            ids, rows = [ids[position] for position in good.tolist()], rows[good]
-        distinct = dict.fromkeys(ids)
-        added = self._claim(distinct)
-        if distinct:
-            self._vectors[[self._slots[vector_id] for vector_id in ids]] = rows
+        sound = usable(norms)
+        good = range(len(rows)) if sound.all() else np.flatnonzero(sound).tolist()
+        position_of = {ids[position]: position for position in good}
+        if not position_of:
+            return UpsertReport(0, 0, _rejected(norms))
+        distinct = list(position_of)
+        if len(distinct) < len(rows):
+            rows = rows[list(position_of.values())]
+        with self._table.guard.write():
+            slots = self._table.slots(distinct)
+            new = np.flatnonzero(slots < 0)
+            known = np.flatnonzero(slots >= 0)
+            self._move(slots[known], rows if len(known) == len(rows) else rows[known])
+            if len(new):
+                slots[new] = self._table.claim([distinct[row] for row in new.tolist()])
+                self._add(slots[new], rows if len(new) == len(rows) else rows[new])
             self._epoch += 1
-        return UpsertReport(added, len(distinct) - added, rejected)
+            self._changed()
+        return UpsertReport(len(new), len(known), _rejected(norms))
 
     def remove(self, ids: Sequence[VectorId]) -> int:
-        """Takes the ids out, zeroing their bytes; returns how many were there. Unknown ones are left alone."""
-        removed = sum(self._remove_one(vector_id) for vector_id in ids)
-        self._epoch += removed > 0
-        return removed
+        """Takes the ids out, zeroing their rows; returns how many were there. Unknown ones are left alone."""
+        with self._table.guard.write():
+            self._leave(self._table.slots(ids))
+            slots = self._table.release(ids)
+            if len(slots):
+                self._freed(slots)
+                self._epoch += 1
+                self._changed()
+        return len(slots)
 
-    def search(self, vectors: Floats, k: int) -> Matches:
+    def forget(self, ids: Sequence[VectorId]) -> int:
+        """Removes the ids so that no byte of their vectors stays behind. Returns how many were there."""
+        return self.remove(ids)
+
+    def search(
+        self,
+        vectors: Floats,
+        k: int,
+        exclude: Sequence[VectorId | None] | None = None,
+        filter: Mask | None = None,  # noqa: A002 - the field's own word
+    ) -> Matches:
         """The k most similar ids of each query (q, d), by cosine, best first: `Matches` of shape (q, k).
 
-        Rows are padded with None and NaN where the index holds fewer than k; a query of zeros has no direction
-        and gets padding only.
+        Rows are padded with None and NaN where fewer than k are there; a query of zeros has no direction and gets
+        padding only. `exclude` names one id a query (or None) that its row must not hold; `filter` is a boolean by
+        slot (`mask`): only the ids of its true slots are found.
 
         Raises:
             InvalidNeighbours: k is below 1.
             DimensionMismatch: the shape is not (q, d).
             NonFiniteQuery: a query holds NaN or infinity; the message names its row.
+            InvalidFilter: the mask is not boolean and flat, or there is not one excluded id per query.
         """
+        return self._answer(vectors, k, exclude, filter, exact=False)
+
+    def exact(
+        self,
+        vectors: Floats,
+        k: int,
+        exclude: Sequence[VectorId | None] | None = None,
+        filter: Mask | None = None,  # noqa: A002 - the field's own word
+    ) -> Matches:
+        """As `search`, by comparing every vector: what `search` is judged by."""
+        return self._answer(vectors, k, exclude, filter, exact=True)
+
+    def check_recall(self, queries: int = 256, k: int = 10, rng: np.random.Generator | None = None) -> RecallReport:
+        """Measures `search` by stored vectors; may run in a thread of its own beside the writer.
+
+        Raises:
+            EmptyIndex: nothing is stored.
+        """
+        return check_recall(self, queries, k, rng=np.random.default_rng(self.config.seed) if rng is None else rng)
+
+    def save(
+        self, path: Path, *, model: str = "", offsets: Mapping[str, int] | None = None, saved_at_s: float = 0.0
+    ) -> Manifest:
+        """Saves the index into the folder `path`, replacing the snapshot there; it survives a crash at any instant.
+
+        Waits for the disk, in any thread; only to copy the vectors it holds up whoever changes the index (a tenth of
+        a second for a million of them). `offsets`, `model` and `saved_at_s` are kept in the manifest.
+
+        Raises:
+            SnapshotError: somebody else saves there, or what was written cannot be read back.
+            OSError: the disk is full or cannot be written.
+        """
+        with self._table.guard.write():
+            held = self._captured()
+        extra = {} if held.graph is None else {"ef": held.graph.graph.ef, "graph_rows": len(held.graph.graph)}
+        manifest = Manifest(
+            kind=stored.KIND,
+            dim=self.config.dim,
+            size=len(held.ids),
+            model=model,
+            offsets=dict(offsets or {}),
+            saved_at_s=saved_at_s,
+            extra=dict(extra),
+        )
+        return stored.write(path, held, manifest, self.config)
+
+    @classmethod
+    def load(cls, path: Path, config: IndexConfig | None = None) -> Self:
+        """The index that was saved at `path`, by any of the index classes; `origin` is its manifest.
+
+        Raises:
+            SnapshotMissing: there is no snapshot.
+            SnapshotCorrupt: what cannot be made anew is damaged.
+            SnapshotMismatch: it does not fit `config`, or is no index.
+        """
+        held, manifest, config = stored.read(path, config)
+        index = cls(config)
+        with index._table.guard.write():
+            index._restore(held)
+            index._changed()
+        index.origin = manifest
+        return index
+
+    def settle(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002 - nothing to wait for here
+        """Waits until no work goes on in the background; False when that took longer than `timeout_s`."""
+        return True
+
+    def close(self) -> None:
+        """Ends what runs in the background."""
+
+    def _captured(self) -> Stored:
+        """A copy of all rows."""
+        view = self._table.view
+        slots = np.flatnonzero(view.owner[: view.high] != NOBODY).astype(np.int32)
+        return Stored(view.ids[slots].tolist(), slots, view.vectors[slots], None)
+
+    def _restore(self, held: Stored) -> None:
+        """Takes over a snapshot while empty; the slots it was saved with do not matter here."""
+        if held.ids:
+            self._add(self._table.claim(held.ids), held.vectors)
+
+    def _answer(
+        self, vectors: Floats, k: int, exclude: Sequence[VectorId | None] | None, mask: Mask | None, *, exact: bool
+    ) -> Matches:
         if k < 1:
             raise InvalidNeighbours(f"k must be 1 or more, got {k}.")
-        queries, norms = self._normalised(vectors)
+        queries, norms = normalised(vectors, self.config.dim)
         if not np.isfinite(norms).all():
             row = int(np.isfinite(norms).argmin())
             raise NonFiniteQuery(f"Query {row} of {len(norms)} holds NaN or infinity; drop it before the call.")
-        best_scores, best_slots = self._best(queries, min(k, max(len(self), 1)))
-        best_slots[norms < NORM_MIN] = -1
+        width = min(k, max(len(self), 1))
+        while True:
+            layout = self._table.view.layout
+            allowed, excluded = self._checked(mask, exclude, len(queries))
+            scores, found_ids = (self._scan_all if exact else self._find)(queries, width, allowed, excluded)
+            if self._table.view.layout == layout:  # else the rows were closed up meanwhile: slots changed their meaning
+                break
         ids = np.full((len(queries), k), None, np.object_)
         similarities = np.full((len(queries), k), np.nan, np.float32)
-        found = best_slots >= 0
-        width = best_slots.shape[1]
-        ids[:, :width][found] = self._ids[best_slots[found]]
-        similarities[:, :width][found] = np.clip(best_scores[found], -1.0, 1.0)
+        found = np.isfinite(scores) & (norms >= NORM_MIN)[:, None]
+        ids[:, :width][found] = found_ids[found]
+        similarities[:, :width][found] = np.clip(scores[found], -1.0, 1.0)
         return Matches(ids, similarities)
 
-    def _best(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int32]]:
-        """Scores and slots (q, k), best first, padded with -inf and -1."""
-        best_scores = np.full((len(queries), k), -np.inf, np.float32)
-        best_slots = np.full((len(queries), k), -1, np.int32)
-        for start in range(0, len(queries), BLOCK_QUERIES_MAX):
-            part = slice(start, start + BLOCK_QUERIES_MAX)
-            self._scan(queries[part], best_scores[part], best_slots[part])
-        return best_scores, best_slots
+    def _checked(
+        self, mask: Mask | None, exclude: Sequence[VectorId | None] | None, queries: int
+    ) -> tuple[Mask, Slots]:
+        """The filter as the kernels take it. No mask is an empty one; a mask of nothing admits nothing."""
+        if mask is None:
+            allowed = NO_MASK
+        elif mask.dtype != np.bool_ or mask.ndim != 1:
+            raise InvalidFilter(
+                f"filter must be a flat array of bool, one a slot (see mask()), got {mask.dtype} of shape {mask.shape}."
+            )
+        else:
+            allowed = mask if len(mask) else np.zeros(1, np.bool_)
+        if exclude is None:
+            return allowed, np.full(queries, -1, np.int32)
+        if len(exclude) != queries:
+            raise InvalidFilter(f"exclude must name one id (or None) per query, got {len(exclude)} for {queries}.")
+        get = self._table.slot_of.get
+        return allowed, np.array([-1 if name is None else get(name, -1) for name in exclude], np.int32)
 
-    def _scan(self, queries: Floats, best_scores: Floats, best_slots: NDArray[np.int32]) -> None:
-        """Walks the stored rows in blocks whose scores fit the cache: one GEMM and one merge each."""
-        size = len(self._slots)
-        block = max(BLOCK_SCORES_MAX // len(queries), 1)
-        scores = np.empty(len(queries) * min(block, max(size, 1)), np.float32)
-        for start in range(0, max(size, 1), block):
-            stop = min(start + block, size)
-            view = scores[: len(queries) * (stop - start)].reshape(len(queries), stop - start)
-            np.matmul(queries, self._vectors[start:stop].T, out=view)
-            merge_top(view, start, best_scores, best_slots)
+    def _find(self, queries: Floats, k: int, allowed: Mask, excluded: Slots) -> tuple[Floats, NDArray[np.object_]]:
+        """Scores and ids (q, k) of unit queries, best first; -inf where there is none."""
+        return self._scan_all(queries, k, allowed, excluded)
 
-    def _normalised(self, vectors: Floats) -> tuple[Floats, NDArray[np.float64]]:
-        """Unit rows and the norms they had, in float64 so that no finite float32 overflows."""
-        if vectors.ndim != 2 or vectors.shape[1] != self._dim:
-            raise DimensionMismatch(f"Expected vectors of shape (n, {self._dim}), got {vectors.shape}.")
-        wide = vectors.astype(np.float64)
-        norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        usable = _usable(norms)
-        scales = np.divide(1.0, norms, out=np.zeros_like(norms), where=usable)
-        unit = np.multiply(wide, scales[:, None], out=np.zeros_like(wide), where=usable[:, None])
-        return unit.astype(np.float32), norms
+    def _scan_all(self, queries: Floats, k: int, allowed: Mask, excluded: Slots) -> tuple[Floats, NDArray[np.object_]]:
+        guard = self._table.guard
+        before = guard.sequence
+        view = self._table.view
+        scores, slots = scan_admitted(view.vectors, view.high, queries, k, view.owner, allowed, excluded)
+        ids = view.ids[slots]
+        if before % 2 == 0 and guard.sequence == before:
+            return scores, ids
+        return self._scored_anew(view.layout, queries, slots, k, allowed, excluded)
 
-    def _claim(self, distinct: Iterable[VectorId]) -> int:
-        """Gives the new ones among distinct ids the next slots; returns how many they were."""
-        new = [vector_id for vector_id in distinct if vector_id not in self._slots]
-        size = len(self._slots)
-        self._reserve(size + len(new))
-        self._ids[size : size + len(new)] = new
-        self._slots.update(zip(new, range(size, size + len(new)), strict=True))
-        return len(new)
+    def _scored_anew(
+        self, layout: int, queries: Floats, candidates: Slots, k: int, allowed: Mask, excluded: Slots
+    ) -> tuple[Floats, NDArray[np.object_]]:
+        """The best of the candidates by vectors and ids that belong together, whatever the writer does meanwhile.
 
-    def _reserve(self, size: int) -> None:
-        capacity = len(self._vectors)
-        if size <= capacity:
-            return
-        capacity = max(size, int(capacity * GROWTH))
-        # zeroed memory is mapped page by page when it is written: room that waits costs nothing
-        vectors = np.zeros((capacity, self._dim), np.float32)
-        vectors[: len(self._vectors)] = self._vectors
-        ids = np.empty(capacity, np.object_)
-        ids[: len(self._ids)] = self._ids
-        self._vectors, self._ids = vectors, ids
+        Of a layout that is gone nothing can be said; the caller asks again.
+        """
 
-    def _remove_one(self, vector_id: VectorId) -> bool:
-        if (slot := self._slots.pop(vector_id, None)) is None:
-            return False
-        last = len(self._slots)
-        if slot != last:
-            self._vectors[slot] = self._vectors[last]
-            self._ids[slot] = self._ids[last]
-            self._slots[self._ids[slot]] = slot
-        self._vectors[last] = 0.0
-        self._ids[last] = None
-        return True
+        def work() -> tuple[Floats, NDArray[np.object_]]:
+            view = self._table.view
+            if view.layout != layout:
+                return empty_best(len(queries), k)[0], np.full((len(queries), k), None, np.object_)
+            scores, slots = rescore(queries, view.vectors, view.owner, candidates, k, allowed, excluded)
+            return scores, view.ids[slots]
+
+        return self._table.guard.read(work)
+
+    def _move(self, slots: Slots, rows: Floats) -> None:
+        """Known slots get new rows."""
+        self._table.view.vectors[slots] = rows
+
+    def _add(self, slots: Slots, rows: Floats) -> None:
+        """Newly claimed slots get their first rows."""
+        self._table.view.vectors[slots] = rows
+
+    def _leave(self, slots: Slots) -> None:
+        """These slots (-1: unknown) are about to be released."""
+
+    def _freed(self, slots: Slots) -> None:
+        """These slots were released."""
+        self._table.free.extend(slots.tolist())
+        self._table.close_up()
+
+    def _changed(self) -> None:
+        """A call has changed something; the guard is still held."""
 
 
 def _rejected(norms: NDArray[np.float64]) -> tuple[RejectedRow, ...]:
-    bad = np.flatnonzero(~_usable(norms)).tolist()
+    bad = np.flatnonzero(~usable(norms)).tolist()
     return tuple(
         RejectedRow(row, RejectReason.ZERO_NORM if np.isfinite(norms[row]) else RejectReason.NON_FINITE) for row in bad
     )
-
-
-def _usable(norms: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.isfinite(norms) & (norms >= NORM_MIN)

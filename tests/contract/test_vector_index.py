@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
-from index import ExactIndex, IndexConfig
+from index import AutoIndex, ExactIndex, HnswIndex, IndexConfig, UpsertReport, auto
+from index.results import VectorId
 from streams.core.ports import Floats, VectorIndex
 
 DIM = 16
@@ -19,10 +20,39 @@ def exact() -> VectorIndex:
     return ExactIndex(IndexConfig(dim=DIM, capacity_initial=4))
 
 
-@pytest.fixture(params=[exact], ids=lambda factory: factory.__name__)
-def index(request: pytest.FixtureRequest) -> VectorIndex:
+# graphs of a few dozen rows, each as good as exact, so that the same answers can be asked of them
+GRAPHS = IndexConfig(dim=DIM, capacity_initial=4, delta_max=20, graph_min=20, recall_target=1.0)
+
+
+def hnsw() -> VectorIndex:
+    return HnswIndex(GRAPHS)
+
+
+def automatic() -> VectorIndex:
+    return AutoIndex(GRAPHS)
+
+
+class SettledHnsw(HnswIndex):
+    """Answers from graphs wherever there can be one."""
+
+    def upsert(self, ids: Sequence[VectorId], vectors: Floats) -> UpsertReport:
+        report = super().upsert(ids, vectors)
+        assert self.settle(30.0)
+        return report
+
+
+def settled_hnsw() -> VectorIndex:
+    return SettledHnsw(GRAPHS)
+
+
+@pytest.fixture(params=[exact, hnsw, settled_hnsw, automatic], ids=lambda factory: factory.__name__)
+def index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[VectorIndex]:
+    monkeypatch.setattr(auto, "COST_SHARE_MAX", float("inf"))  # so few rows are cheaper to scan
     factory: IndexFactory = request.param
-    return factory()
+    made = factory()
+    yield made
+    if isinstance(made, ExactIndex):
+        made.close()
 
 
 def directions(seed: int, count: int) -> Floats:

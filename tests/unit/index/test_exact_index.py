@@ -14,15 +14,17 @@ from index import (
     DimensionMismatch,
     ExactIndex,
     IndexConfig,
+    InvalidFilter,
     InvalidNeighbours,
     NonFiniteQuery,
     RejectedRow,
     RejectReason,
     UnknownId,
     VectorIndexError,
-    exact,
+    scan,
 )
-from index.kernels import compiled, merge_top
+from index.kernels import ANYBODY, SCANNED, compiled, merge_top
+from index.scan import EVERY_SLOT, NO_MASK, empty_best
 
 
 def small(dim: int = 4) -> ExactIndex:
@@ -103,7 +105,7 @@ def test_ties_go_to_the_lower_slot() -> None:
         assert matches.ids.tolist() == [[*range(5000, 5010), 0, 1, 2]] * queries
 
 
-def test_remove_fills_the_gap_with_the_last() -> None:
+def test_remove_leaves_no_byte() -> None:
     """Removing counts what was there, keeps the others findable, and zeroes the bytes of the removed."""
     vectors = directions(3, 6, 4)
     index = small(4)
@@ -113,14 +115,14 @@ def test_remove_fills_the_gap_with_the_last() -> None:
     assert [vector_id in index for vector_id in range(6)] == [True, False, True, True, True, False]
     for vector_id in (0, 2, 3, 4):
         assert index.search(vectors[vector_id : vector_id + 1], 1).ids[0, 0] == vector_id
-    assert not gone & {row.tobytes() for row in index._vectors}
+    assert not gone & {row.tobytes() for row in index._table.view.vectors}
 
 
 @pytest.mark.parametrize("queries", [1, 3, 64, 65, 200])
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 2049])
 def test_block_edges_lose_nothing(monkeypatch: pytest.MonkeyPatch, queries: int, size: int) -> None:
     """Whatever falls on the edge of a block or chunk is found, as by sorting all cosines."""
-    monkeypatch.setattr(exact, "BLOCK_SCORES_MAX", 4096)
+    monkeypatch.setattr(scan, "BLOCK_SCORES_MAX", 4096)
     vectors, asked = directions(4, size, 8), directions(5, queries, 8)
     index = small(8)
     index.upsert(range(size), vectors)
@@ -136,12 +138,81 @@ def test_the_merge_keeps_the_best_in_order() -> None:
     """The kernel agrees with a stable sort on scores full of ties, fed in blocks."""
     rng = np.random.default_rng(6)
     scores = rng.integers(0, 20, (5, 300)).astype(np.float32)
-    best_scores, best_slots = np.full((5, 40), -np.inf, np.float32), np.full((5, 40), -1, np.int32)
+    best_scores, best_slots = empty_best(5, 40)
+    owner, nobody = np.full(300, SCANNED, np.int32), np.full(5, -1, np.int32)
     for start in range(0, 300, 70):
-        merge_top(np.ascontiguousarray(scores[:, start : start + 70]), start, best_scores, best_slots)
+        block = np.ascontiguousarray(scores[:, start : start + 70])
+        merge_top(block, start, EVERY_SLOT, owner, ANYBODY, NO_MASK, nobody, best_scores, best_slots)
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :40]
     assert best_slots.tolist() == expected.tolist()
     assert best_scores.tolist() == np.take_along_axis(scores, expected, axis=1).tolist()
+
+
+def test_holes_are_closed_up_and_slots_used_again() -> None:
+    """After most ids have left, the rows move together: what stays is found, and room does not grow with churn."""
+    vectors = directions(11, 6000, 4)
+    index = small(4)
+    for _ in range(5):
+        index.upsert(range(6000), vectors)
+        index.remove(range(100, 6000))
+    assert index.stats().capacity < 9001
+    assert index.ids() == list(range(100))
+    assert index.search(vectors[:100], 1).ids[:, 0].tolist() == list(range(100))
+    assert index._table.view.high < 2000
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 1.0])
+def test_a_filter_admits_only_its_ids(share: float) -> None:
+    """Whatever part of the ids a mask admits, the best of those are found, and no other."""
+    vectors, asked = directions(12, 3000, 8), directions(13, 20, 8)
+    index = small(8)
+    index.upsert([f"u{number}" for number in range(3000)], vectors)
+    admitted = np.flatnonzero(np.random.default_rng(14).random(3000) < share)
+    mask = index.mask([f"u{number}" for number in admitted.tolist()])
+    matches = index.search(asked, 7, filter=mask)
+    expected = [
+        [f"u{admitted[place]}" for place in row[:7]] for row in np.argsort(-(asked @ vectors[admitted].T), axis=1)
+    ]
+    assert [[name for name in row if name is not None] for row in matches.ids.tolist()] == expected
+
+
+def test_one_id_a_query_is_excluded() -> None:
+    """A query that names itself gets its k nearest others; None and unknown ids exclude nothing."""
+    vectors = directions(15, 50, 8)
+    index = small(8)
+    index.upsert(range(50), vectors)
+    plain = index.search(vectors[:4], 4).ids
+    excluded = index.search(vectors[:4], 3, exclude=[0, None, 99, 3]).ids
+    assert excluded.tolist() == [
+        plain[0, 1:].tolist(),
+        plain[1, :3].tolist(),
+        plain[2, :3].tolist(),
+        plain[3, 1:].tolist(),
+    ]
+
+
+def test_a_filter_that_does_not_fit_is_refused() -> None:
+    """A mask of numbers or of two dimensions, and excluded ids that are not one a query, are InvalidFilter."""
+    index = small(8)
+    index.upsert(range(5), directions(16, 5, 8))
+    query: Any = directions(17, 2, 8)
+    for mask in (np.ones(5, np.int64), np.ones((2, 5), np.bool_)):
+        with pytest.raises(InvalidFilter, match=r"flat array of bool.*got"):
+            index.search(query, 1, filter=mask)
+    with pytest.raises(InvalidFilter, match="got 1 for 2"):
+        index.search(query, 1, exclude=[3])
+
+
+def test_vectors_come_back_in_the_order_asked() -> None:
+    """`vectors` copies several rows, `slots` says where they are, `ids` lists what is there."""
+    vectors = directions(18, 5, 8)
+    index = small(8)
+    index.upsert(["a", "b", 3, "d", "e"], vectors)
+    np.testing.assert_allclose(index.vectors([3, "a"]), vectors[[2, 0]], atol=1e-6)
+    assert index.ids() == ["a", "b", 3, "d", "e"]
+    assert index.slots(["d", "x"]).tolist() == [3, -1]
+    with pytest.raises(UnknownId, match="'x'"):
+        index.vectors(["a", "x"])
 
 
 def test_vector_is_a_copy_and_an_unknown_id_is_named() -> None:

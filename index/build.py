@@ -1,0 +1,113 @@
+"""One build of one graph: which rows it read, how far they moved since, and how wide its queries must look."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.config import IndexConfig
+from index.graph import Graph
+from index.results import Floats, Mask, Slots
+from index.scan import BLOCK_QUERIES_MAX, scan
+from index.table import TableView
+
+CHUNK = 256
+"""Rows between two looks at whether to stop: some 25 ms."""
+NICENESS = 10
+EF_STEPS = (48, 64, 96, 128, 192, 256, 384, 512)
+TUNING_QUERIES = 256
+TUNING_K = 10
+
+
+@dataclass(slots=True)
+class Build:
+    """A running build. `drift` (capacity,) sums the angles by which rows moved since the build read them."""
+
+    tag: int
+    slots: Slots
+    replaced: frozenset[int]
+    """Tags of the graphs that go when this one comes."""
+    drift: Floats
+    read: Mask = field(init=False)
+    """(slots,) which of them were there when their turn came."""
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.read = np.zeros(len(self.slots), np.bool_)
+
+    @property
+    def progress(self) -> float:
+        """Share of the slots that are in the graph."""
+        return self.done / max(len(self.slots), 1)
+
+    def take(self, view: TableView, start: int) -> tuple[Slots, Floats]:
+        """The next chunk: slots still in use and a copy of their rows. Inside the write guard."""
+        slots = self.slots[start : start + CHUNK]
+        used = view.owner[slots] != 0
+        self.read[start : start + CHUNK] = used
+        self.drift[slots] = 0.0
+        self.done = start + len(slots)
+        taken = slots[used]
+        return taken, view.vectors[taken]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a query costs, in CPU seconds, in batches of 64."""
+
+    ef: int
+    recall: float
+    graph_s: float
+    scan_s: float
+
+
+def tune(config: IndexConfig, graph: Graph, build: Build, view: TableView) -> Tuning:
+    """Sets the graph's smallest beam width that finds `recall_target` of the exact ten nearest of its own rows.
+
+    When none does the widest stays, and the canaries will say so.
+    """
+    rng = np.random.default_rng(config.seed)
+    members = build.slots[build.read]
+    inside = np.zeros(len(view.owner), np.bool_)
+    inside[members] = True
+    sample = rng.choice(members, min(TUNING_QUERIES, len(members)), replace=False)
+    queries = view.vectors[sample]
+    started = time.thread_time()
+    exact = scan(view.vectors, view.high, queries, TUNING_K, view.owner, allowed=inside)[1]
+    scan_s = (time.thread_time() - started) / len(sample)
+    steps = EF_STEPS if config.ef_search is None else (config.ef_search,)
+    recall = graph_s = 0.0
+    for ef in steps:
+        graph.tune(ef)
+        started = time.thread_time()
+        found = np.concatenate(
+            [
+                graph.nearest(queries[start : start + BLOCK_QUERIES_MAX], config.candidates)
+                for start in range(0, len(queries), BLOCK_QUERIES_MAX)
+            ]
+        )
+        graph_s = (time.thread_time() - started) / len(sample)
+        recall = _found_share(exact, found)
+        if recall >= config.recall_target:
+            break
+    return Tuning(graph.ef, recall, graph_s, scan_s)
+
+
+def _found_share(exact: Slots, found: Slots) -> float:
+    wanted = exact >= 0
+    hits: NDArray[np.bool_] = (exact[:, :, None] == found[:, None, :]).any(axis=2) & wanted
+    return float(hits.sum() / max(wanted.sum(), 1))
+
+
+def lower_priority() -> None:
+    """Makes the calling thread yield to those that answer queries, where the system lets threads differ."""
+    if hasattr(os, "setpriority") and threading.current_thread() is not threading.main_thread():
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        except OSError:  # a system on which only processes have a priority: the build is as polite as the others
+            return

@@ -1,0 +1,479 @@
+"""HNSW that stays right while every vector moves: immutable graphs, an exact delta, and rebuilding in the background.
+
+A vector is found through a graph as long as it is within `drift_cosine_min` of what the graph holds of it; found
+candidates are scored by the current vectors. What moved further, and what is new, is in the delta and compared exactly.
+When the delta is full it becomes a small graph of its own (a segment), or, when enough of the base is out of date, all
+is built anew. Builds run in one thread of low priority and come into service by one assignment; no query ever meets a
+graph that changes. Reasons and figures: `docs/adr/0013-two-tier-index.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.build import CHUNK, Build, Tuning, lower_priority, tune
+from index.config import IndexConfig
+from index.delta import Delta, DeltaView
+from index.exact import ExactIndex
+from index.graph import BuildCancelled, Graph
+from index.kernels import NOBODY, SCANNED, TAG_MIN, count_owned
+from index.results import Floats, IndexStats, Mask, Slots, VectorId
+from index.scan import BLOCK_QUERIES_MAX, scan
+from index.stored import Stored, StoredGraph
+from index.table import TableView
+
+logger = logging.getLogger(__name__)
+
+WIDENED = 8
+"""Factor of the candidates of a query most of whose first ones were out of date."""
+DEAD_MIN = 256
+RETRY_S = 60.0
+"""After a build that failed."""
+FILTERED_CANDIDATES_MAX = 4096
+COST_RATIO_DEFAULT = 500.0
+"""Rows that can be scanned for the price of one candidate of a graph, until it was measured."""
+
+
+class GraphView(NamedTuple):
+    """All that a query reads, as of one moment."""
+
+    table: TableView
+    graphs: tuple[Graph, ...]
+    """The base first."""
+    delta: DeltaView
+
+
+class HnswIndex(ExactIndex):
+    """Approximate cosine search over vectors that move; the same calls as `ExactIndex`.
+
+    An upserted vector is found by the very next query. `search` may be called from many threads beside one writer and
+    beside builds. Call `close`, or use it as a context manager, to end a running build early.
+    """
+
+    def __init__(self, config: IndexConfig) -> None:
+        super().__init__(config)
+        table = self._table
+        self._graphs: tuple[Graph, ...] = ()
+        self._delta = Delta(config.dim, np.empty(0, np.int32), np.empty((0, config.dim), np.float32))
+        self._drift: Floats = np.zeros(len(table.view.owner), np.float32)
+        self._gate = float(np.arccos(config.drift_cosine_min))
+        self._builds: list[Build] = []
+        self._limbo: list[int] = []
+        self._erasing: set[int] = set()
+        self._tag_next = TAG_MIN
+        self._base_live = 0
+        self._dead = 0
+        self._generation = 0
+        self._in_service_since_s = 0.0
+        self._build_s = 0.0
+        self._failed_builds = 0
+        self._retry_at_s = 0.0
+        self._rebuild_asked = False
+        self._closing = False
+        self._tuning: Tuning | None = None
+        self._thread: threading.Thread | None = None
+        self._view = GraphView(table.view, (), self._delta.view)
+
+    def stats(self) -> IndexStats:
+        """All figures, as of now."""
+        graphs, base = self._graphs, self._graphs[:1]
+        base_rows = sum(len(graph) for graph in base)
+        running = self._builds[:1]
+        held = sum(graph.memory_bytes for graph in graphs) + self._delta.memory_bytes + 4 * self._table.view.high
+        return (
+            super()
+            .stats()
+            ._replace(
+                memory_bytes=self._table.memory_bytes + held,
+                tier="hnsw" if graphs else "exact",
+                graph_rows=base_rows,
+                segments=max(len(graphs) - 1, 0),
+                delta=len(self._delta),
+                moved=max(base_rows - self._base_live - self._dead, 0),
+                dead=self._dead,
+                ef=base[0].ef if base else 0,
+                generation=self._generation,
+                generation_age_s=time.monotonic() - self._in_service_since_s if base else 0.0,
+                build_s=self._build_s,
+                building=bool(running),
+                build_progress=running[0].progress if running else 0.0,
+                erasures_pending=len(self._erasing),
+                failed_builds=self._failed_builds,
+            )
+        )
+
+    def forget(self, ids: Sequence[VectorId]) -> int:
+        """Removes the ids at once, and starts a build that leaves no byte of their vectors in any graph.
+
+        `stats().erasures_pending` is 0 when that is done. Snapshots on disk keep what they held: save again.
+        """
+        with self._table.guard.write():
+            slots = self._table.slots(ids)
+            removed = self.remove(ids)
+            if self._graphs or self._builds:
+                self._erasing.update(slots[slots >= 0].tolist())
+                self._wake()
+        return removed
+
+    def rebuild(self, *, wait: bool = False) -> None:
+        """Asks for a new base graph; `wait` returns when it is in service."""
+        with self._table.guard.write():
+            self._rebuild_asked = True
+            self._retry_at_s = 0.0
+            self._wake()
+        if wait:
+            self.settle()
+
+    def settle(self, timeout_s: float | None = None) -> bool:
+        """Waits until no build runs or is wanted; False when that took longer than `timeout_s`."""
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while (thread := self._thread) is not None:
+            thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
+            if thread.is_alive():
+                return False
+        return True
+
+    def close(self) -> None:
+        """Stops a running build within some hundredths of a second. The index still answers, but builds no more."""
+        self._closing = True
+        self.settle()
+
+    # -- queries ------------------------------------------------------------------------------------------------------
+
+    def _find(self, queries: Floats, k: int, allowed: Mask, excluded: Slots) -> tuple[Floats, NDArray[np.object_]]:
+        view = self._view
+        count = max(self.config.candidates, k + k // 4 + 8)
+        if len(allowed):
+            count = self._filtered_candidates(count, int(np.count_nonzero(allowed[: view.table.high])))
+        if not view.graphs or not count or 2 * view.delta.rows > view.table.high:
+            return self._scan_all(queries, k, allowed, excluded)
+        scores = np.empty((len(queries), k), np.float32)
+        ids = np.empty((len(queries), k), np.object_)
+        for start in range(0, len(queries), BLOCK_QUERIES_MAX):
+            part = slice(start, start + BLOCK_QUERIES_MAX)
+            scores[part], ids[part] = self._find_block(view, queries[part], k, count, allowed, excluded[part])
+        return scores, ids
+
+    def _find_block(
+        self, view: GraphView, queries: Floats, k: int, count: int, allowed: Mask, excluded: Slots
+    ) -> tuple[Floats, NDArray[np.object_]]:
+        """Graphs first, then the delta: who moves from the one to the other meanwhile is met at least once."""
+        owner, base = view.table.owner, view.graphs[0]
+        found = [graph.nearest(queries, count) for graph in view.graphs]
+        needed = min(k, self._base_live)
+        for widened in (count * WIDENED, 0):
+            short = np.flatnonzero(count_owned(found[0], owner, base.tag, allowed) < needed)
+            if not len(short):
+                break
+            if widened and not len(allowed) and widened < len(base):
+                wide = base.nearest(queries[short], widened)
+                found[0] = np.concatenate([found[0], np.full((len(queries), widened), -1, np.int32)], axis=1)
+                found[0][short, -wide.shape[1] :] = wide
+        scanned = scan(
+            view.delta.vectors,
+            view.delta.rows,
+            queries,
+            k,
+            owner,
+            slots=view.delta.slots,
+            wanted=SCANNED,
+            allowed=allowed,
+            excluded=excluded,
+        )[1]
+        candidates = np.concatenate([*found, scanned], axis=1)
+        scores, ids = self._scored_anew(view.table.layout, queries, candidates, k, allowed, excluded)
+        if len(short):
+            scores[short], ids[short] = self._scan_all(queries[short], k, allowed, excluded[short])
+        return scores, ids
+
+    def _filtered_candidates(self, count: int, admitted: int) -> int:
+        """How many to take from each graph so that enough pass the filter; 0 where comparing all that pass is cheaper.
+
+        The price of a candidate against that of a compared row is measured after every build.
+        """
+        wanted = count * max(len(self), 1) / max(admitted, 1)
+        ratio = COST_RATIO_DEFAULT
+        if (tuning := self._tuning) is not None and tuning.scan_s > 0:
+            ratio = tuning.graph_s / max(tuning.ef, 1) / (tuning.scan_s / max(len(self), 1))
+        if wanted > FILTERED_CANDIDATES_MAX or wanted * ratio > admitted:
+            return 0
+        return int(np.ceil(wanted))
+
+    # -- snapshots, inside the write guard ----------------------------------------------------------------------------
+
+    def _captured(self) -> Stored:
+        held = super()._captured()
+        if not self._graphs or self._erasing:
+            return held
+        answers = self._table.view.owner[held.slots] == self._graphs[0].tag
+        return held._replace(graph=StoredGraph(self._graphs[0], answers, self._drift[held.slots]))
+
+    def _restore(self, held: Stored) -> None:
+        if held.graph is None:
+            super()._restore(held)
+            return
+        graph, answers, drift = held.graph
+        table, labels = self._table, graph.slots()
+        rows = int(max(labels.max(initial=-1), held.slots.max(initial=-1))) + 1
+        table.adopt(rows, held.slots, held.ids, held.vectors)
+        graph.tag = self._tag_next
+        self._tag_next += 1
+        owner = table.view.owner
+        owner[held.slots[answers]] = graph.tag
+        self._drift = np.zeros(len(owner), np.float32)
+        self._drift[held.slots] = drift
+        self._graphs, self._generation = (graph,), 1
+        self._in_service_since_s = time.monotonic()
+        self._base_live = int(np.count_nonzero(answers))
+        in_graph = np.zeros(len(owner), np.bool_)
+        in_graph[labels] = True
+        unused = owner[:rows] == NOBODY
+        self._dead = int(np.count_nonzero(unused & in_graph[:rows]))
+        self._limbo = np.flatnonzero(unused & in_graph[:rows]).tolist()
+        table.free.extend(np.flatnonzero(unused & ~in_graph[:rows]).tolist())
+        beside = held.slots[~answers]
+        self._delta = Delta(self.config.dim, beside, table.view.vectors[beside])
+
+    # -- changes, inside the write guard ------------------------------------------------------------------------------
+
+    def _move(self, slots: Slots, rows: Floats) -> None:
+        vectors, owner = self._table.view.vectors, self._table.view.owner
+        if not (self._graphs or self._builds):
+            vectors[slots] = rows
+            return
+        cosines = np.einsum("nd,nd->n", vectors[slots], rows)
+        angles = np.arccos(np.clip(cosines, -1.0, 1.0))
+        vectors[slots] = rows
+        for build in self._builds:
+            build.drift[slots] += angles
+        if not self._graphs:
+            return
+        scanned = owner[slots] == SCANNED
+        far = ~scanned & self._drifted(slots, rows, angles)
+        self._base_live -= int(np.count_nonzero(owner[slots[far]] == self._graphs[0].tag))
+        owner[slots[far]] = SCANNED
+        entering = scanned | far
+        self._delta.put(slots[entering], rows[entering])
+
+    def _drifted(self, slots: Slots, rows: Floats, angles: Floats) -> Mask:
+        """Which rows left the gate around what their graph holds of them.
+
+        The sum of a row's angles since bounds its distance from above, and the last one less the sum before bounds it
+        from below; only between the two bounds the graph is asked, which costs more than all the rest.
+        """
+        before = self._drift[slots]
+        self._drift[slots] = before + angles
+        far: Mask = angles - before > self._gate
+        unsure = np.flatnonzero(~far & (before + angles > self._gate))
+        owners = self._table.view.owner[slots[unsure]]
+        for graph in self._graphs:
+            asked = unsure[owners == graph.tag]
+            if len(asked):
+                cosines = np.einsum("nd,nd->n", graph.vectors(slots[asked]), rows[asked])
+                self._drift[slots[asked]] = np.arccos(np.clip(cosines, -1.0, 1.0))
+                far[asked] = cosines < self.config.drift_cosine_min
+        return far
+
+    def _add(self, slots: Slots, rows: Floats) -> None:
+        super()._add(slots, rows)
+        capacity = len(self._table.view.owner)
+        for holder in ((self, "_drift"), *((build, "drift") for build in self._builds)):
+            drift = getattr(*holder)
+            if len(drift) < capacity:
+                grown = np.zeros(capacity, np.float32)
+                grown[: len(drift)] = drift
+                setattr(*holder, grown)
+        if self._graphs:
+            self._delta.put(slots, rows)
+
+    def _leave(self, slots: Slots) -> None:
+        if not self._graphs:
+            return
+        slots = np.unique(slots[slots >= 0])
+        from_base = int(np.count_nonzero(self._table.view.owner[slots] == self._graphs[0].tag))
+        self._base_live -= from_base
+        self._dead += from_base
+        self._delta.drop(slots)
+
+    def _freed(self, slots: Slots) -> None:
+        if self._graphs or self._builds:
+            self._limbo.extend(slots.tolist())  # a graph may hold them: not before the next base is another id theirs
+        else:
+            super()._freed(slots)
+
+    def _changed(self) -> None:
+        if self._graphs and self._graph_is_too_much():
+            self._drop_graphs()
+        self._publish()
+        self._wake()
+
+    def _publish(self) -> None:
+        self._view = GraphView(self._table.view, self._graphs, self._delta.view)
+
+    # -- what to build ------------------------------------------------------------------------------------------------
+
+    def _graph_is_wanted(self) -> bool:
+        """Without graphs: whether to build the first."""
+        return len(self) >= self.config.delta_max
+
+    def _graph_is_too_much(self) -> bool:
+        """With graphs: whether to go back to scanning."""
+        return len(self) == 0
+
+    def _pays(self, tuning: Tuning) -> bool:  # noqa: ARG002 - the subclass compares
+        """Whether a graph that was built goes into service."""
+        return True
+
+    def _base_is_wanted(self) -> bool:
+        if not self._graphs:
+            return self._graph_is_wanted() or (self._rebuild_asked and len(self) > 0)
+        rows, config = len(self._graphs[0]), self.config
+        return (
+            self._rebuild_asked
+            or bool(self._erasing)
+            or len(self) - self._base_live >= max(config.delta_max, config.stale_share_max * rows)
+            or self._dead > max(DEAD_MIN, config.dead_share_max * rows)
+        )
+
+    def _delta_is_full(self, factor: int) -> bool:
+        return bool(self._graphs) and len(self._delta) >= factor * self.config.delta_max
+
+    def _wake(self) -> None:
+        """Starts the builder when there is something to build."""
+        idle = self._thread is None and not self._closing and time.monotonic() >= self._retry_at_s
+        if idle and (self._base_is_wanted() or self._delta_is_full(1)):
+            self._thread = threading.Thread(target=self._build_all, name="index-build")
+            self._thread.start()
+
+    # -- building, in the builder's thread ----------------------------------------------------------------------------
+
+    def _build_all(self) -> None:
+        lower_priority()
+        while True:
+            with self._table.guard.write():
+                base = self._base_is_wanted()
+                if self._cancelled() or not (base or self._delta_is_full(1)):
+                    self._thread = None
+                    return
+            try:
+                self._build(base=base)
+            except BuildCancelled:
+                continue
+            except Exception:
+                logger.exception("building a graph failed; the index goes on with what it has")
+                with self._table.guard.write():
+                    self._failed_builds += 1
+                    self._retry_at_s = time.monotonic() + RETRY_S
+                    self._thread = None
+                return
+
+    def _cancelled(self) -> bool:
+        """Told to close, or the program has ended without closing."""
+        return self._closing or not threading.main_thread().is_alive()
+
+    def _build(self, *, base: bool) -> None:
+        started = time.monotonic()
+        with self._table.guard.write():
+            build = self._begin(base=base)
+        try:
+            graph = Graph.build(
+                self.config, build.tag, len(build.slots), self._chunks(build, base=base), self._cancelled
+            )
+            if base:
+                tuning = tune(self.config, graph, build, self._table.view)
+                if not self._pays(tuning):
+                    return
+                self._tuning = tuning
+            with self._table.guard.write():
+                if self._graph_is_too_much() or not (base or self._graphs):
+                    return  # the index went back to scanning meanwhile
+                self._install(build, graph, base=base)
+                if base:
+                    self._generation += 1
+                    self._in_service_since_s = time.monotonic()
+                    self._build_s = self._in_service_since_s - started
+        finally:
+            with self._table.guard.write():
+                self._builds.remove(build)
+                if base:
+                    self._settle_limbo(build)
+
+    def _begin(self, *, base: bool) -> Build:
+        """The slots to build over: all for a base; the delta for a segment, and all segments when they are too many."""
+        view = self._table.view
+        if base:
+            self._rebuild_asked = False
+            slots = np.flatnonzero(view.owner[: view.high] != NOBODY).astype(np.int32)
+            replaced = frozenset(graph.tag for graph in self._graphs)
+        else:
+            crowded = len(self._graphs) > self.config.segments_max
+            replaced = frozenset(graph.tag for graph in self._graphs[1:]) if crowded else frozenset()
+            answering = np.isin(view.owner[: view.high], [SCANNED, *replaced])
+            slots = np.flatnonzero(answering).astype(np.int32)
+        build = Build(self._tag_next, slots, replaced, np.zeros(len(view.owner), np.float32))
+        self._tag_next += 1
+        self._builds.append(build)
+        return build
+
+    def _chunks(self, build: Build, *, base: bool) -> Iterator[tuple[Slots, Floats]]:
+        for start in range(0, len(build.slots), CHUNK):
+            if base and self._delta_is_full(2):  # changes outrun the build: the delta must not wait for its end
+                self._build(base=False)
+            with self._table.guard.write():
+                chunk = build.take(self._table.view, start)
+            yield chunk
+
+    def _install(self, build: Build, graph: Graph, *, base: bool) -> None:
+        """Puts the graph into service. Those who search meanwhile keep the old view, whose owners stay as they were."""
+        table = self._table
+        owner = table.view.owner.copy()
+        members = build.slots[build.read]
+        near = members[(owner[members] != NOBODY) & (build.drift[members] <= self._gate)]
+        owner[near] = graph.tag
+        self._drift[near] = build.drift[near]
+        if not base:
+            graph.tune(self._graphs[0].ef)
+        kept = tuple(other for other in self._graphs if other.tag not in build.replaced)
+        self._graphs = (graph, *kept) if base else (*kept, graph)
+        used = np.flatnonzero(owner[: table.view.high] != NOBODY).astype(np.int32)
+        beside = used[~np.isin(owner[used], [each.tag for each in self._graphs])]
+        owner[beside] = SCANNED
+        self._delta = Delta(self.config.dim, beside, table.view.vectors[beside])
+        table.view = table.view._replace(owner=owner)
+        if base:
+            self._base_live = len(near)
+            self._dead = int(np.count_nonzero(owner[members] == NOBODY))
+        self._publish()
+
+    def _settle_limbo(self, build: Build) -> None:
+        """Frees the removed slots that no graph holds any more, and counts erased what was to be erased.
+
+        The build that just ended has either replaced the former base or been discarded.
+        """
+        held = np.zeros(len(self._table.view.owner), np.bool_)
+        for graph in self._graphs:
+            held[build.slots[build.read] if graph.tag == build.tag else graph.slots()] = True
+        gone = [slot for slot in self._limbo if not held[slot]]
+        self._limbo = [slot for slot in self._limbo if held[slot]]
+        self._erasing = {slot for slot in self._erasing if held[slot]}
+        self._table.free.extend(gone)
+
+    def _drop_graphs(self) -> None:
+        """Back to scanning everything."""
+        table = self._table
+        owner = np.where(table.view.owner == NOBODY, NOBODY, SCANNED).astype(np.int32)
+        table.view = table.view._replace(owner=owner)
+        self._graphs = ()
+        self._delta = Delta(self.config.dim, np.empty(0, np.int32), np.empty((0, self.config.dim), np.float32))
+        self._base_live = self._dead = 0
+        self._erasing.clear()
+        if not self._builds:
+            table.free.extend(self._limbo)
+            self._limbo = []

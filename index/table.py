@@ -1,0 +1,209 @@
+"""Ids, slots and unit vectors: the one place where an index's rows live, and the rule by which threads share them.
+
+Readers never wait for the writer. Whoever reads takes `VectorTable.view`, one reference to arrays that stay in place,
+and chooses candidates by it. Rows change inside the arrays, and a newer view may share some of them, so what is said
+about candidates comes from the newest view of the same layout and counts only when no write went on meanwhile
+(`WriteGuard.read`).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import DimensionMismatch, UnknownId
+from index.kernels import NOBODY, SCANNED
+from index.results import Floats, Mask, Slots, VectorId
+
+NORM_MIN = 1e-12
+"""Shorter vectors have no direction."""
+GROWTH = 1.5
+HOLES_MIN = 1024
+"""Free rows below this number are never worth closing up."""
+T = TypeVar("T")
+
+
+class WriteGuard:
+    """One writer at a time; readers go ahead without a lock and repeat what a write has crossed (a seqlock)."""
+
+    TRIES = 3
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self.sequence = 0
+        """Even when nobody writes; grows by two with every write."""
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Holds the lock; re-entrant in its thread."""
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self.sequence += 1
+            try:
+                yield
+            finally:
+                if self._depth == 1:
+                    self.sequence += 1
+                self._depth -= 1
+
+    def read(self, work: Callable[[], T]) -> T:
+        """What `work` returns when no write goes on while it runs. It may run several times: it must not write."""
+        for _ in range(self.TRIES):
+            before = self.sequence
+            if before % 2:
+                break
+            result = work()
+            if self.sequence == before:
+                return result
+        with self._lock:
+            return work()
+
+
+class TableView(NamedTuple):
+    """The arrays as of one moment. Rows at or above `high` were never used."""
+
+    vectors: Floats
+    """(capacity, d) unit rows, zeros where the slot is free."""
+    ids: NDArray[np.object_]
+    """(capacity,) None where the slot is free."""
+    owner: Slots
+    """(capacity,) see `index.kernels`."""
+    high: int
+    layout: int
+    """Slots mean the same in all views of one layout; only closing up begins another."""
+
+
+class VectorTable:
+    """Growing columns with one slot an id. Every method that changes something is called inside `guard.write()`."""
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        self.dim = dim
+        self.guard = WriteGuard()
+        self.slot_of: dict[VectorId, int] = {}
+        self.view = self._empty(capacity, 0, 0)
+        self.free: list[int] = []
+        """Slots that a new id may take at once."""
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the columns and the dict take; untouched room is not mapped, and not counted."""
+        view = self.view
+        row = view.vectors.itemsize * self.dim + view.ids.itemsize + view.owner.itemsize
+        return view.high * row + sys.getsizeof(self.slot_of)
+
+    def slots(self, ids: Iterable[VectorId]) -> Slots:
+        """The slot of each id, -1 for unknown ones."""
+        get = self.slot_of.get
+        return np.array([get(vector_id, -1) for vector_id in ids], np.int32)
+
+    def known_slots(self, ids: Sequence[VectorId]) -> Slots:
+        """The slot of each id.
+
+        Raises:
+            UnknownId: one is not there; the message names the first.
+        """
+        slots = self.slots(ids)
+        if (slots < 0).any():
+            raise UnknownId(f"No vector is stored under the id {ids[int((slots < 0).argmax())]!r}.")
+        return slots
+
+    def claim(self, ids: Sequence[VectorId]) -> Slots:
+        """Slots for ids that are new and distinct: freed ones first, then the next unused."""
+        reused = [self.free.pop() for _ in range(min(len(self.free), len(ids)))]
+        fresh = len(ids) - len(reused)
+        high = self.view.high
+        self._reserve(high + fresh)
+        slots = [*reused, *range(high, high + fresh)]
+        self.slot_of.update(zip(ids, slots, strict=True))
+        taken = np.array(slots, np.int32)
+        self.view.ids[taken] = np.fromiter(ids, np.object_, len(ids))
+        self.view.owner[taken] = SCANNED
+        self.view = self.view._replace(high=high + fresh)
+        return taken
+
+    def adopt(self, rows: int, slots: Slots, ids: Sequence[VectorId], vectors: Floats) -> None:
+        """Fills an empty table with rows at given distinct slots below `rows`; the slots between stay unused."""
+        self._reserve(rows)
+        self.slot_of = dict(zip(ids, slots.tolist(), strict=True))
+        view = self.view
+        view.vectors[slots] = vectors
+        view.ids[slots] = np.fromiter(ids, np.object_, len(ids))
+        view.owner[slots] = SCANNED
+        self.view = view._replace(high=rows)
+
+    def release(self, ids: Iterable[VectorId]) -> Slots:
+        """Takes the known ones among the ids out, zeroing their rows; returns their slots, which the caller frees."""
+        pop = self.slot_of.pop
+        popped = (pop(vector_id, None) for vector_id in ids)
+        slots = np.array([slot for slot in popped if slot is not None], np.int32)
+        view = self.view
+        view.vectors[slots] = 0.0
+        view.ids[slots] = None
+        view.owner[slots] = NOBODY
+        return slots
+
+    def close_up(self) -> None:
+        """Moves all rows together when most of what is scanned would be holes. Slots change: no graph may exist."""
+        holes = self.view.high - len(self)
+        if holes < max(HOLES_MIN, len(self)):
+            return
+        used = np.flatnonzero(self.view.owner[: self.view.high] != NOBODY)
+        size, capacity = len(used), max(HOLES_MIN, int(len(used) * GROWTH))
+        view = self._empty(capacity, size, self.view.layout + 1)
+        for new, old in zip(view[:3], self.view[:3], strict=True):
+            new[:size] = old[used]
+        self.slot_of = dict(zip(view.ids[:size].tolist(), range(size), strict=True))
+        self.free = []
+        self.view = view
+
+    def _empty(self, capacity: int, high: int, layout: int) -> TableView:
+        return TableView(
+            np.zeros((capacity, self.dim), np.float32),
+            np.empty(capacity, np.object_),
+            np.zeros(capacity, np.int32),
+            high,
+            layout,
+        )
+
+    def _reserve(self, rows: int) -> None:
+        capacity = len(self.view.owner)
+        if rows <= capacity:
+            return
+        capacity = max(rows, int(capacity * GROWTH))
+        # zeroed memory is mapped page by page when it is written: room that waits costs nothing
+        grown = self._empty(capacity, self.view.high, self.view.layout)
+        for new, old in zip(grown[:3], self.view[:3], strict=True):
+            new[: grown.high] = old[: grown.high]
+        self.view = grown
+
+
+def normalised(vectors: Floats, dim: int) -> tuple[Floats, NDArray[np.float64]]:
+    """Unit rows (n, d) and the norms they had, in float64 so that no finite float32 overflows.
+
+    Raises:
+        DimensionMismatch: the shape is not (n, d).
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise DimensionMismatch(f"Expected vectors of shape (n, {dim}), got {vectors.shape}.")
+    wide = vectors.astype(np.float64)
+    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    sound = usable(norms)
+    scales = np.divide(1.0, norms, out=np.zeros_like(norms), where=sound)
+    unit = np.multiply(wide, scales[:, None], out=np.zeros_like(wide), where=sound[:, None])
+    return unit.astype(np.float32), norms
+
+
+def usable(norms: NDArray[np.float64]) -> Mask:
+    """Rows that have a direction."""
+    return np.isfinite(norms) & (norms >= NORM_MIN)
