@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.config import IndexConfig
 from index.graph import Graph
+from index.kernels import NOBODY
+from index.recall import recall_at
 from index.results import Floats, Mask, Slots
-from index.scan import BLOCK_QUERIES_MAX, scan
+from index.scan import BLOCK_QUERIES_MAX, NO_MASK, rescore, scan
 from index.table import TableView
+from index.twins import Twins
 
 CHUNK = 256
 """Rows between two looks at whether to stop: some 25 ms."""
@@ -33,6 +36,7 @@ class Build:
     replaced: frozenset[int]
     """Tags of the graphs that go when this one comes."""
     drift: Floats
+    twins: Twins
     read: Mask = field(init=False)
     """(slots,) which of them were there when their turn came."""
     done: int = 0
@@ -48,7 +52,7 @@ class Build:
     def take(self, view: TableView, start: int) -> tuple[Slots, Floats]:
         """The next chunk: slots still in use and a copy of their rows. Inside the write guard."""
         slots = self.slots[start : start + CHUNK]
-        used = view.owner[slots] != 0
+        used = view.owner[slots] != NOBODY
         self.read[start : start + CHUNK] = used
         self.drift[slots] = 0.0
         self.done = start + len(slots)
@@ -77,8 +81,10 @@ def tune(config: IndexConfig, graph: Graph, build: Build, view: TableView) -> Tu
     inside[members] = True
     sample = rng.choice(members, min(TUNING_QUERIES, len(members)), replace=False)
     queries = view.vectors[sample]
+    nobody = np.full(len(sample), -1, np.int32)
+    inside_owner = np.where(inside, graph.tag, NOBODY).astype(np.int32)
     started = time.thread_time()
-    exact = scan(view.vectors, view.high, queries, TUNING_K, view.owner, allowed=inside)[1]
+    exact = scan(view.vectors, view.high, queries, TUNING_K, inside_owner)[0]
     scan_s = (time.thread_time() - started) / len(sample)
     steps = EF_STEPS if config.ef_search is None else (config.ef_search,)
     recall = graph_s = 0.0
@@ -91,17 +97,24 @@ def tune(config: IndexConfig, graph: Graph, build: Build, view: TableView) -> Tu
                 for start in range(0, len(queries), BLOCK_QUERIES_MAX)
             ]
         )
+        found = graph.with_twins(found, TUNING_K, inside_owner, NO_MASK, nobody)
+        scores = rescore(queries, view.vectors, inside_owner, found, TUNING_K, NO_MASK, nobody)[0]
         graph_s = (time.thread_time() - started) / len(sample)
-        recall = _found_share(exact, found)
+        recall = recall_at(_padded(scores), _padded(exact), TUNING_K)
         if recall >= config.recall_target:
             break
     return Tuning(graph.ef, recall, graph_s, scan_s)
 
 
-def _found_share(exact: Slots, found: Slots) -> float:
-    wanted = exact >= 0
-    hits: NDArray[np.bool_] = (exact[:, :, None] == found[:, None, :]).any(axis=2) & wanted
-    return float(hits.sum() / max(wanted.sum(), 1))
+def _padded(scores: Floats) -> Floats:
+    return np.where(np.isfinite(scores), scores, np.nan).astype(np.float32)
+
+
+def return_freed_memory() -> None:
+    """Hands what the former graph held back to the system; glibc, for one, keeps it until it is asked."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def lower_priority() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from index.results import Floats, Slots
 
 ROWS_MIN = 1024
+GROWTH = 1.25
 
 
 class DeltaView(NamedTuple):
@@ -24,7 +25,7 @@ class Delta:
 
     def __init__(self, dim: int, slots: Slots, vectors: Floats) -> None:
         """Begins with these rows (n, d)."""
-        capacity = max(ROWS_MIN, 2 * len(slots))
+        capacity = max(ROWS_MIN, int(GROWTH * len(slots)))
         self.view = DeltaView(np.zeros((capacity, dim), np.float32), np.zeros(capacity, np.int32), 0)
         self._position: dict[int, int] = {}
         self.put(slots, vectors)
@@ -66,8 +67,8 @@ class Delta:
         self.view.vectors[positions] = 0.0
 
     def _grown(self, count: int) -> DeltaView:
-        view = self.view
-        vectors = np.zeros((2 * count, view.vectors.shape[1]), np.float32)
-        slots = np.zeros(2 * count, np.int32)
+        view, capacity = self.view, int(GROWTH * count)
+        vectors = np.zeros((capacity, view.vectors.shape[1]), np.float32)
+        slots = np.zeros(capacity, np.int32)
         vectors[: view.rows], slots[: view.rows] = view.vectors[: view.rows], view.slots[: view.rows]
         return DeltaView(vectors, slots, view.rows)

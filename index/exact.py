@@ -36,7 +36,7 @@ from index.results import (
     VectorId,
 )
 from index.scan import NO_MASK, empty_best, rescore, scan_admitted, warm_up
-from index.snapshot import Manifest
+from index.snapshot import Json, Manifest
 from index.stored import Stored
 from index.table import NORM_MIN, VectorTable, normalised, usable
 
@@ -214,7 +214,9 @@ class ExactIndex:
         """
         with self._table.guard.write():
             held = self._captured()
-        extra = {} if held.graph is None else {"ef": held.graph.graph.ef, "graph_rows": len(held.graph.graph)}
+        extra: dict[str, Json] = {"high": held.high}
+        if held.graph is not None:
+            extra |= {"ef": held.graph.graph.ef, "nodes": held.graph.graph.nodes}
         manifest = Manifest(
             kind=stored.KIND,
             dim=self.config.dim,
@@ -222,7 +224,7 @@ class ExactIndex:
             model=model,
             offsets=dict(offsets or {}),
             saved_at_s=saved_at_s,
-            extra=dict(extra),
+            extra=extra,
         )
         return stored.write(path, held, manifest, self.config)
 
@@ -254,7 +256,7 @@ class ExactIndex:
         """A copy of all rows."""
         view = self._table.view
         slots = np.flatnonzero(view.owner[: view.high] != NOBODY).astype(np.int32)
-        return Stored(view.ids[slots].tolist(), slots, view.vectors[slots], None)
+        return Stored(view.ids[slots].tolist(), slots, view.vectors[slots], None, view.high)
 
     def _restore(self, held: Stored) -> None:
         """Takes over a snapshot while empty; the slots it was saved with do not matter here."""

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.config import IndexConfig
-from index.results import Floats, Slots
+from index.kernels import follow_chains
+from index.results import Floats, Mask, Slots
+from index.twins import Twins
 
 WIDER = 4
 """Factor of the beam when a query's candidates were too few."""
@@ -27,8 +29,9 @@ class BuildCancelled(Exception):
 class Graph:
     """Immutable neighbours-of-neighbours graph over unit vectors; its labels are slots of the table."""
 
-    def __init__(self, graph: hnswlib.Index, tag: int, ef: int) -> None:
+    def __init__(self, graph: hnswlib.Index, tag: int, ef: int, twins: Twins) -> None:
         self._graph = graph
+        self.twins = twins
         self.tag = tag
         """What `owner` says of the slots that answer from here."""
         self._ef = ef
@@ -41,9 +44,12 @@ class Graph:
         tag: int,
         rows: int,
         chunks: Iterable[tuple[Slots, Floats]],
+        twins: Twins,
         cancelled: Callable[[], bool],
     ) -> Graph:
         """Builds over at most `rows` rows that come in chunks of slots (n,) and unit vectors (n, d).
+
+        Rows that `twins` chains become no nodes.
 
         Raises:
             BuildCancelled: `cancelled` said so between two chunks.
@@ -55,12 +61,13 @@ class Graph:
             if cancelled():
                 raise BuildCancelled
             if len(slots):
-                graph.add_items(vectors, slots, num_threads=1)
-        return cls(graph, tag, config.ef_search or config.candidates)
+                nodes = twins.take(slots, vectors)
+                graph.add_items(vectors[nodes], slots[nodes], num_threads=1)
+        return cls(graph, tag, config.ef_search or config.candidates, twins)
 
     @classmethod
-    def load(cls, config: IndexConfig, path: Path, tag: int, ef: int) -> Graph:
-        """Reads what `save` wrote.
+    def load(cls, config: IndexConfig, path: Path, ef: int, twins: Twins) -> Graph:
+        """Reads what `save` wrote; its tag is 0 until it has one.
 
         Raises:
             RuntimeError: the file is no graph of these vectors.
@@ -68,9 +75,15 @@ class Graph:
         graph = hnswlib.Index("ip", config.dim)
         graph.load_index(str(path))
         graph.set_num_threads(1)
-        return cls(graph, tag, ef)
+        return cls(graph, 0, ef, twins)
 
     def __len__(self) -> int:
+        """Rows that can be found through it, chained ones included."""
+        return self.nodes + len(self.twins.node_of)
+
+    @property
+    def nodes(self) -> int:
+        """Rows that are nodes."""
         count: int = self._graph.get_current_count()
         return count
 
@@ -86,7 +99,7 @@ class Graph:
         level_0 = 4 * graph.dim + 4 * 2 * graph.M + 4 + 8
         upper = (4 * graph.M + 4) / graph.M + 8
         bookkeeping = 40 + 4 + 48
-        return int(graph.get_max_elements() * (level_0 + upper + bookkeeping))
+        return int(graph.get_max_elements() * (level_0 + upper + bookkeeping)) + self.twins.chain.nbytes
 
     def tune(self, ef: int) -> None:
         """Sets the beam width; only before the graph goes into service."""
@@ -101,11 +114,11 @@ class Graph:
 
     def slots(self) -> Slots:
         """The slots it was built over."""
-        return np.array(self._graph.get_ids_list(), np.int32)
+        return np.array([*self._graph.get_ids_list(), *self.twins.node_of], np.int32)
 
     def vectors(self, slots: Slots) -> Floats:
         """What the graph holds of these slots (n, d), which must be in it."""
-        held: Floats = np.asarray(self._graph.get_items(slots.astype(np.int64)), np.float32)
+        held: Floats = np.asarray(self._graph.get_items(self.twins.nodes(slots).astype(np.int64)), np.float32)
         return held
 
     def nearest(self, queries: Floats, count: int) -> Slots:
@@ -114,18 +127,26 @@ class Graph:
         hnswlib refuses a whole batch when one query reaches fewer nodes than asked for; those rows are then asked
         alone with a wider beam.
         """
-        count = min(count, len(self))
+        count = min(count, self.nodes)
         if not count or not len(queries):
             return np.full((len(queries), count), -1, np.int32)
         if (labels := self._ask(queries, count)) is not None:
             return labels
         rows = np.full((len(queries), count), -1, np.int32)
         for row in range(len(queries)):
-            for wanted in (count, min(count * WIDER, len(self))):
+            for wanted in (count, min(count * WIDER, self.nodes)):
                 if (labels := self._ask(queries[row : row + 1], wanted)) is not None:
                     rows[row] = labels[0, :count]
                     break
         return rows
+
+    def with_twins(self, found: Slots, k: int, owner: Slots, allowed: Mask, excluded: Slots) -> Slots:
+        """The slots found (q, c), and up to k more a query that hang on them."""
+        if not len(self.twins.chain):
+            return found
+        chained = np.empty((len(found), k), np.int32)
+        follow_chains(found, self.twins.chain, owner, self.tag, allowed, excluded, chained)
+        return np.concatenate([found, chained], axis=1)
 
     def _ask(self, queries: Floats, count: int) -> Slots | None:
         """None when some query reached fewer than `count` nodes."""

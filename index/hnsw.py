@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build import CHUNK, Build, Tuning, lower_priority, tune
+from index.build import CHUNK, Build, Tuning, lower_priority, return_freed_memory, tune
 from index.config import IndexConfig
 from index.delta import Delta, DeltaView
 from index.exact import ExactIndex
@@ -28,6 +28,7 @@ from index.results import Floats, IndexStats, Mask, Slots, VectorId
 from index.scan import BLOCK_QUERIES_MAX, scan
 from index.stored import Stored, StoredGraph
 from index.table import TableView
+from index.twins import Twins
 
 logger = logging.getLogger(__name__)
 
@@ -166,15 +167,16 @@ class HnswIndex(ExactIndex):
     ) -> tuple[Floats, NDArray[np.object_]]:
         """Graphs first, then the delta: who moves from the one to the other meanwhile is met at least once."""
         owner, base = view.table.owner, view.graphs[0]
-        found = [graph.nearest(queries, count) for graph in view.graphs]
+        found = [graph.with_twins(graph.nearest(queries, count), k, owner, allowed, excluded) for graph in view.graphs]
         needed = min(k, self._base_live)
         for widened in (count * WIDENED, 0):
             short = np.flatnonzero(count_owned(found[0], owner, base.tag, allowed) < needed)
             if not len(short):
                 break
-            if widened and not len(allowed) and widened < len(base):
+            if widened and not len(allowed) and widened < base.nodes:
                 wide = base.nearest(queries[short], widened)
-                found[0] = np.concatenate([found[0], np.full((len(queries), widened), -1, np.int32)], axis=1)
+                wide = base.with_twins(wide, k, owner, allowed, excluded[short])
+                found[0] = np.concatenate([found[0], np.full((len(queries), wide.shape[1]), -1, np.int32)], axis=1)
                 found[0][short, -wide.shape[1] :] = wide
         scanned = scan(
             view.delta.vectors,
@@ -221,7 +223,7 @@ class HnswIndex(ExactIndex):
             return
         graph, answers, drift = held.graph
         table, labels = self._table, graph.slots()
-        rows = int(max(labels.max(initial=-1), held.slots.max(initial=-1))) + 1
+        rows = held.high
         table.adopt(rows, held.slots, held.ids, held.vectors)
         graph.tag = self._tag_next
         self._tag_next += 1
@@ -383,8 +385,9 @@ class HnswIndex(ExactIndex):
         with self._table.guard.write():
             build = self._begin(base=base)
         try:
+            build.twins.look_for(self._table.view.vectors, build.slots)
             graph = Graph.build(
-                self.config, build.tag, len(build.slots), self._chunks(build, base=base), self._cancelled
+                self.config, build.tag, len(build.slots), self._chunks(build, base=base), build.twins, self._cancelled
             )
             if base:
                 tuning = tune(self.config, graph, build, self._table.view)
@@ -404,6 +407,7 @@ class HnswIndex(ExactIndex):
                 self._builds.remove(build)
                 if base:
                     self._settle_limbo(build)
+            return_freed_memory()
 
     def _begin(self, *, base: bool) -> Build:
         """The slots to build over: all for a base; the delta for a segment, and all segments when they are too many."""
@@ -417,7 +421,7 @@ class HnswIndex(ExactIndex):
             replaced = frozenset(graph.tag for graph in self._graphs[1:]) if crowded else frozenset()
             answering = np.isin(view.owner[: view.high], [SCANNED, *replaced])
             slots = np.flatnonzero(answering).astype(np.int32)
-        build = Build(self._tag_next, slots, replaced, np.zeros(len(view.owner), np.float32))
+        build = Build(self._tag_next, slots, replaced, np.zeros(len(view.owner), np.float32), Twins(len(view.owner)))
         self._tag_next += 1
         self._builds.append(build)
         return build
@@ -440,7 +444,8 @@ class HnswIndex(ExactIndex):
         self._drift[near] = build.drift[near]
         if not base:
             graph.tune(self._graphs[0].ef)
-        kept = tuple(other for other in self._graphs if other.tag not in build.replaced)
+        answering = set(np.unique(owner[: table.view.high]).tolist())
+        kept = tuple(other for other in self._graphs if other.tag in answering - build.replaced)
         self._graphs = (graph, *kept) if base else (*kept, graph)
         used = np.flatnonzero(owner[: table.view.high] != NOBODY).astype(np.int32)
         beside = used[~np.isin(owner[used], [each.tag for each in self._graphs])]

@@ -169,3 +169,45 @@ def count_owned(
             if slot >= 0 and admits(slot, owner, tag, allowed, -1):
                 counts[query] += 1
     return counts
+
+
+@compiled
+def follow_chains(
+    found: NDArray[np.int32],
+    chain: NDArray[np.int32],
+    owner: NDArray[np.int32],
+    tag: int,
+    allowed: NDArray[np.bool_],
+    excluded: NDArray[np.int32],
+    chained: NDArray[np.int32],
+) -> None:
+    """Fills `chained` (q, n) with slots that hang on the nodes found (q, c), nearest node first; -1 where none is left.
+
+    Only those that still answer from the graph `tag`, and are allowed, take a place.
+    """
+    for query in range(found.shape[0]):
+        places = 0
+        for column in range(found.shape[1]):
+            if found[query, column] < 0:
+                continue
+            slot = chain[found[query, column]]
+            while slot >= 0 and places < chained.shape[1]:
+                if admits(slot, owner, tag, allowed, excluded[query]):
+                    chained[query, places] = slot
+                    places += 1
+                slot = chain[slot]
+        chained[query, places:] = -1
+
+
+@compiled
+def hash_rows(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row's bits (n, d): rows of other bits share one with a probability of 2^-64 a pair."""
+    bits = vectors.view(np.uint32)
+    hashes = np.empty(vectors.shape[0], np.uint64)
+    for row in range(vectors.shape[0]):
+        mixed = np.uint64(0x9E3779B97F4A7C15)
+        for number in range(vectors.shape[1]):
+            mixed = (mixed ^ np.uint64(bits[row, number])) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed ^= mixed >> np.uint64(29)
+        hashes[row] = mixed
+    return hashes

@@ -27,6 +27,7 @@ from index.snapshot import (
     read_manifest,
     write_snapshot,
 )
+from index.twins import Twins
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Stored(NamedTuple):
     vectors: Floats
     """(n, d) unit rows."""
     graph: StoredGraph | None
+    high: int
+    """Above all slots, those of the graph included."""
 
 
 def write(path: Path, stored: Stored, manifest: Manifest, config: IndexConfig) -> Manifest:
@@ -66,11 +69,12 @@ def write(path: Path, stored: Stored, manifest: Manifest, config: IndexConfig) -
         parts["graph.hnsw"] = held.graph.save
         parts["answers.npy"] = array_part(held.answers)
         parts["drift.npy"] = array_part(held.drift)
+        parts["twins.npy"] = array_part(held.graph.twins.pairs())
 
     def check(folder: Path) -> None:
         """hnswlib writes on when the disk is full: only reading shows that the graph is whole."""
         if held is not None:
-            _load_graph(config, folder / "graph.hnsw", held.graph.ef, len(held.graph))
+            _load_graph(config, folder / "graph.hnsw", held.graph.ef, held.graph.nodes, held.graph.twins)
 
     return write_snapshot(path, manifest, parts, check)
 
@@ -99,7 +103,8 @@ def read(path: Path, config: IndexConfig | None) -> tuple[Stored, Manifest, Inde
     slots: Slots = read_array(open_part(path, manifest, "slots.npy"))
     vectors: Floats = read_array(open_part(path, manifest, "vectors.npy"))
     _require_sound(path, ids, slots, vectors, config.dim)
-    return Stored(ids, slots, vectors, _read_graph(path, manifest, config, len(ids))), manifest, config
+    graph = _read_graph(path, manifest, config, len(ids))
+    return Stored(ids, slots, vectors, graph, int(str(manifest.extra["high"]))), manifest, config
 
 
 def _require_sound(path: Path, ids: list[VectorId], slots: Slots, vectors: Floats, dim: int) -> None:
@@ -119,7 +124,8 @@ def _read_graph(path: Path, manifest: Manifest, config: IndexConfig, rows: int) 
         return None
     try:
         file = open_part(path, manifest, "graph.hnsw")
-        graph = _load_graph(config, file, int(str(manifest.extra["ef"])), int(str(manifest.extra["graph_rows"])))
+        twins = _read_twins(open_part(path, manifest, "twins.npy"), int(str(manifest.extra["high"])))
+        graph = _load_graph(config, file, int(str(manifest.extra["ef"])), int(str(manifest.extra["nodes"])), twins)
         answers = read_array(open_part(path, manifest, "answers.npy"))
         drift = read_array(open_part(path, manifest, "drift.npy"))
         _require_rows(rows, answers, drift)
@@ -134,11 +140,18 @@ def _require_rows(rows: int, answers: Mask, drift: Floats) -> None:
         raise SnapshotCorrupt(f"Expected {rows} rows beside the graph, got {answers.shape} and {drift.shape}.")
 
 
-def _load_graph(config: IndexConfig, file: Path, ef: int, rows: int) -> Graph:
+def _read_twins(file: Path, high: int) -> Twins:
+    twins = Twins(high)
+    for slot, node in read_array(file).tolist():
+        twins.join(slot, node)
+    return twins
+
+
+def _load_graph(config: IndexConfig, file: Path, ef: int, nodes: int, twins: Twins) -> Graph:
     try:
-        graph = Graph.load(config, file, 0, ef)
+        graph = Graph.load(config, file, ef, twins)
     except RuntimeError as error:
         raise SnapshotCorrupt(f"hnswlib cannot read {file.name}: {error}") from error
-    if len(graph) != rows:
-        raise SnapshotCorrupt(f"Expected {rows} rows in {file.name}, got {len(graph)}; is the disk full?")
+    if graph.nodes != nodes:
+        raise SnapshotCorrupt(f"Expected {nodes} nodes in {file.name}, got {graph.nodes}; is the disk full?")
     return graph

@@ -24,6 +24,7 @@ from index.results import Floats, Mask, Slots, VectorId
 NORM_MIN = 1e-12
 """Shorter vectors have no direction."""
 GROWTH = 1.5
+BLOCK_ROWS = 4096
 HOLES_MIN = 1024
 """Free rows below this number are never worth closing up."""
 T = TypeVar("T")
@@ -196,12 +197,17 @@ def normalised(vectors: Floats, dim: int) -> tuple[Floats, NDArray[np.float64]]:
     """
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise DimensionMismatch(f"Expected vectors of shape (n, {dim}), got {vectors.shape}.")
-    wide = vectors.astype(np.float64)
-    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    sound = usable(norms)
-    scales = np.divide(1.0, norms, out=np.zeros_like(norms), where=sound)
-    unit = np.multiply(wide, scales[:, None], out=np.zeros_like(wide), where=sound[:, None])
-    return unit.astype(np.float32), norms
+    unit = np.empty(vectors.shape, np.float32)
+    norms = np.empty(len(vectors))
+    for start in range(0, len(vectors), BLOCK_ROWS):  # so that a bulk load needs no second copy in float64
+        part = slice(start, start + BLOCK_ROWS)
+        wide = vectors[part].astype(np.float64)
+        norms[part] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        sound = usable(norms[part])
+        scales = np.divide(1.0, norms[part], out=np.zeros(len(wide)), where=sound)
+        wide[~sound] = 0.0
+        np.multiply(wide, scales[:, None], out=unit[part], casting="same_kind")
+    return unit, norms
 
 
 def usable(norms: NDArray[np.float64]) -> Mask:
