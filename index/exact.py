@@ -6,6 +6,7 @@ Shapes: n rows, q queries, d dimensions, k neighbours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -273,11 +274,15 @@ class ExactIndex:
             row = int(np.isfinite(norms).argmin())
             raise NonFiniteQuery(f"Query {row} of {len(norms)} holds NaN or infinity; drop it before the call.")
         width = min(k, max(len(self), 1))
-        while True:
-            layout = self._table.view.layout
-            allowed, excluded = self._checked(mask, exclude, len(queries))
-            scores, found_ids = (self._scan_all if exact else self._find)(queries, width, allowed, excluded)
-            if self._table.view.layout == layout:  # else the rows were closed up meanwhile: slots changed their meaning
+        guard = self._table.guard
+        for attempt in range(guard.TRIES + 1):
+            with guard.hold() if attempt == guard.TRIES else nullcontext():
+                layout, sequence = self._table.view.layout, guard.sequence
+                allowed, excluded = self._checked(mask, exclude, len(queries))
+                scores, found_ids = (self._scan_all if exact else self._find)(queries, width, allowed, excluded)
+            # slots may have changed their meaning meanwhile, or what was found have left so that a row is too short
+            crossed = guard.sequence != sequence and mask is None and not np.isfinite(scores).all()
+            if self._table.view.layout == layout and not crossed:
                 break
         ids = np.full((len(queries), k), None, np.object_)
         similarities = np.full((len(queries), k), np.nan, np.float32)

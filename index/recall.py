@@ -87,6 +87,8 @@ def self_miss_share(first: Floats | Doubles, own: Floats | Doubles) -> float:
 def check_recall(index: MeasurableIndex, queries: int = 256, k: int = 10, *, rng: np.random.Generator) -> RecallReport:
     """Measures `search` against `exact` with stored vectors, drawn by `rng`, as queries. Callable from any thread.
 
+    A query finds itself, so k + 1 are asked for; `recall` is about the k others, and 1 where there is nobody else.
+
     Beside a writer the order of reads is: queries, exact answer, copy of its vectors, answer under test, copy of
     all vectors in both answers. Every cosine that counts is computed from these copies, whatever was reported.
     A vector *moved* when its copies differ, when it is gone, or when its last copy does not bear out the cosine
@@ -100,7 +102,7 @@ def check_recall(index: MeasurableIndex, queries: int = 256, k: int = 10, *, rng
     So nothing that moved counts as a miss. While the index's epoch stands still nothing can have moved, and
     nothing is excused: a dead id or a stale cosine is then the index's own fault. What goes unseen is a vector
     that moves and comes back, bit for bit, within the check. Cost: one exact scan for `queries` rows; memory:
-    `queries` x 2k vectors.
+    `queries` x 2(k + 1) vectors.
 
     Raises:
         InvalidNeighbours: `queries` or k is below 1.
@@ -113,9 +115,9 @@ def check_recall(index: MeasurableIndex, queries: int = 256, k: int = 10, *, rng
     if not own:
         raise EmptyIndex("Expected an index with vectors to draw queries from, got one without.")
     vectors = np.stack(list(own.values()))
-    exact = index.exact(vectors, k)
+    exact = index.exact(vectors, k + 1)
     before = read_present(index, _distinct(exact)) | own
-    found = index.search(vectors, k)
+    found = index.search(vectors, k + 1)
     after = read_present(index, dict.fromkeys([*own, *_distinct(exact), *_distinct(found)]))
     copies = _Copies.of(before, after, quiet=index.stats().epoch == epoch)
     return _judge(copies, list(own), vectors.astype(np.float64), exact, found)
@@ -156,7 +158,7 @@ class _Copies(NamedTuple):
         """Current cosines (q, k), NaN where padded, gone, moved or listed before; and which of them moved."""
         rows = self.rows_of(matches.ids.ravel()).reshape(matches.ids.shape)
         similarities = np.stack([self.vectors[near] @ query for near, query in zip(rows, queries, strict=True)])
-        moved = self.moved[rows] & (matches.ids != None)  # noqa: E711: elementwise
+        moved = self.moved[rows] & (matches.ids != None)  # noqa: E711 - elementwise
         if not self.quiet:
             moved |= np.abs(similarities - matches.similarities) > MOVED_TOLERANCE
         similarities[moved | _repeated(rows)] = np.nan
@@ -165,20 +167,31 @@ class _Copies(NamedTuple):
 
 def _judge(copies: _Copies, own: Sequence[VectorId], queries: Doubles, exact: Matches, found: Matches) -> RecallReport:
     found_similarities, found_moved = copies.score(queries, found)
-    exact_similarities, _ = copies.score(queries, exact)
     judged = ~copies.moved[copies.rows_of(own)] & ~found_moved[:, 0]
     if not judged.any():
         raise EmptyIndex(f"Expected a vector that rests for one check, but all {len(own)} moved; ask again later.")
-    # NaN sorts last, so that the negation puts the best first and the left out behind them
-    wanted = -np.sort(-exact_similarities, axis=1)
-    width = wanted.shape[1]
-    wanted[np.arange(width) >= width - found_moved.sum(axis=1)[:, None]] = np.nan
-    own_similarities = np.einsum("qd,qd->q", queries, queries)
+    first = found_similarities[judged, 0]
+    _blank_own(found_similarities, found, own)
+    wanted, _ = copies.score(queries, exact)
+    _blank_own(wanted, exact, own)
+    wanted = -np.sort(-wanted, axis=1)  # NaN sorts last: the negation puts the best first, the blank behind them
+    places = wanted.shape[1] - 1 - found_moved.sum(axis=1)
+    wanted[np.arange(wanted.shape[1]) >= places[:, None]] = np.nan
+    others = np.isfinite(wanted[judged]).any()
     return RecallReport(
         queries=int(judged.sum()),
-        recall=recall_at(found_similarities[judged], wanted[judged], width),
-        self_miss_share=self_miss_share(found_similarities[judged, 0], own_similarities[judged]),
+        recall=recall_at(found_similarities[judged], wanted[judged], wanted.shape[1]) if others else 1.0,
+        self_miss_share=self_miss_share(first, np.square(queries[judged]).sum(axis=1)),
     )
+
+
+def _blank_own(similarities: Doubles, matches: Matches, own: Sequence[VectorId]) -> None:
+    """Leaves k of the k + 1 places of each row: all but the query's own, or the last where it did not find itself."""
+    own_ids = np.empty((len(own), 1), np.object_)
+    own_ids[:, 0] = own
+    is_own = matches.ids == own_ids
+    is_own[:, -1] |= ~is_own.any(axis=1)
+    similarities[is_own] = np.nan
 
 
 def _draw(ids: Sequence[VectorId], count: int, rng: np.random.Generator) -> list[VectorId]:
@@ -192,7 +205,9 @@ def _distinct(matches: Matches) -> list[VectorId]:
 def _repeated(rows: NDArray[np.intp]) -> Mask:
     """Places (q, k) whose row already stands further ahead."""
     width = rows.shape[1]
-    return ((rows[:, :, None] == rows[:, None, :]) & np.tri(width, k=-1, dtype=bool)).any(axis=2)
+    ahead = np.tri(width, k=-1, dtype=np.bool_)
+    repeated: Mask = ((rows[:, :, None] == rows[:, None, :]) & ahead).any(axis=2)
+    return repeated
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -55,6 +55,12 @@ class WriteGuard:
                     self.sequence += 1
                 self._depth -= 1
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps writers out without writing."""
+        with self._lock:
+            yield
+
     def read(self, work: Callable[[], T]) -> T:
         """What `work` returns when no write goes on while it runs. It may run several times: it must not write."""
         for _ in range(self.TRIES):
