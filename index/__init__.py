@@ -19,6 +19,7 @@ from index.errors import (
 from index.exact import ExactIndex
 from index.hnsw import HnswIndex
 from index.results import IndexStats, Matches, RecallReport, RejectedRow, UpsertReport
+from index.snapshot import Manifest, open_part, read_manifest, write_snapshot
 
 __all__ = [
     "AutoIndex",
@@ -30,6 +31,7 @@ __all__ = [
     "IndexStats",
     "InvalidFilter",
     "InvalidNeighbours",
+    "Manifest",
     "Matches",
     "NonFiniteQuery",
     "RecallReport",
@@ -42,4 +44,7 @@ __all__ = [
     "UnknownId",
     "UpsertReport",
     "VectorIndexError",
+    "open_part",
+    "read_manifest",
+    "write_snapshot",
 ]

@@ -71,7 +71,8 @@ class Settings(BaseSettings):
 
     # This machine
     data_dir: Path = Field(
-        Path("~/.local/share/nearstream"), description="Folder of the embedded broker's jars and data."
+        Path("~/.local/share/nearstream"),
+        description="Folder of the embedded broker's jars and data, and of workers' saved memory.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
@@ -101,6 +102,15 @@ class Settings(BaseSettings):
     dead_letter_run_max: int = Field(
         1000, ge=1, description="Dead letters in a row, on one partition, that stop the worker."
     )
+    snapshot_interval_s: float = Field(
+        600.0,
+        ge=0,
+        le=36_000,
+        description="Seconds between two saves of a worker's memory to data_dir, for its next start; 0 = never.",
+    )
+    forget_deadline_s: float = Field(
+        3600.0, ge=1, le=604_800, description="Seconds after which no saved file holds a forgotten user any more."
+    )
 
     # Profiles
     model: str = Field("decayed-mean", description="Encoder of the profiles: `decayed-mean`.")
@@ -113,6 +123,14 @@ class Settings(BaseSettings):
     )
     type_weights: dict[EventType, Annotated[float, Field(ge=-1000, le=1000)]] = Field(
         DEFAULT_TYPE_WEIGHTS, description="How far an event of each type moves the profile; negative repels."
+    )
+
+    # Index
+    canary_interval_s: float = Field(
+        60.0, ge=1, le=86_400, description="Seconds between two checks of the index by canary queries."
+    )
+    recall_min: float = Field(
+        0.95, gt=0, le=1, description="Share of the exact neighbours below which the index is built anew."
     )
 
     # Lists

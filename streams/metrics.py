@@ -48,6 +48,39 @@ DEFINITIONS = (
     MetricDefinition("nearstream_catalogue_items", "gauge", (), "Items seen in events or on the items topic."),
     MetricDefinition("nearstream_memory_bytes", "gauge", (), "Resident memory of the worker."),
     MetricDefinition("nearstream_unreadable_items_total", "counter", (), "Records of the items topic passed over."),
+    MetricDefinition(
+        "nearstream_index_recall",
+        "gauge",
+        (),
+        "Share of the exact ten neighbours that the last canary queries found; NaN before the first ones.",
+    ),
+    MetricDefinition(
+        "nearstream_index_self_miss_share",
+        "gauge",
+        (),
+        "Share of canaries that did not find themselves first; NaN before the first ones.",
+    ),
+    MetricDefinition("nearstream_index_graph_rows", "gauge", (), "Rows of the base graph; 0 while all is scanned."),
+    MetricDefinition("nearstream_index_delta_rows", "gauge", (), "Rows scanned beside the graphs."),
+    MetricDefinition("nearstream_index_moved_rows", "gauge", (), "Rows of the base graph that answer from elsewhere."),
+    MetricDefinition("nearstream_index_dead_share", "gauge", (), "Removed rows, as a share of the base graph."),
+    MetricDefinition("nearstream_index_segments", "gauge", (), "Small graphs beside the base graph."),
+    MetricDefinition("nearstream_index_generation", "gauge", (), "Base graphs built so far."),
+    MetricDefinition("nearstream_index_generation_age_seconds", "gauge", (), "Since the base graph went into service."),
+    MetricDefinition("nearstream_index_build_seconds", "gauge", (), "What the last base graph took to build."),
+    MetricDefinition("nearstream_index_building", "gauge", (), "1 while a graph is built, else 0."),
+    MetricDefinition("nearstream_index_memory_bytes", "gauge", (), "Held by the index: vectors, graphs and tables."),
+    MetricDefinition("nearstream_index_erasures_pending", "gauge", (), "Forgotten users still in a graph's bytes."),
+    MetricDefinition("nearstream_index_failed_builds", "gauge", (), "Builds that ended in an error since the start."),
+    MetricDefinition("nearstream_index_warning", "gauge", ("trigger",), "1 while this figure is past its limit."),
+    MetricDefinition("nearstream_index_failed_checks_total", "counter", (), "Canary checks that ended in an error."),
+    MetricDefinition("nearstream_index_rebuilds_total", "counter", (), "Builds that the canary checks asked for."),
+    MetricDefinition("nearstream_snapshot_age_seconds", "gauge", (), "Since the last snapshot on disk was taken."),
+    MetricDefinition("nearstream_snapshot_bytes", "gauge", (), "Size of the last snapshot on disk."),
+    MetricDefinition("nearstream_snapshot_seconds", "gauge", (), "What the last snapshot took to write."),
+    MetricDefinition(
+        "nearstream_snapshot_failures", "gauge", (), "Snapshots that could not be written, since the start."
+    ),
 )
 
 

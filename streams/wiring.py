@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from threadpoolctl import threadpool_limits
 
 from encoder import EncoderConfig, load_encoder
-from index import ExactIndex, IndexConfig
+from index import AutoIndex, IndexConfig
 from streams.core.catalogue import Catalogue
 from streams.core.errors import UsageError
 from streams.core.events import EVENT_TYPES
@@ -61,7 +61,7 @@ def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ran
         catalogue=catalogue,
         updater=updater,
         encoder=profiles,
-        index=ExactIndex(IndexConfig(dim=settings.dim)),
+        index=AutoIndex(IndexConfig(dim=settings.dim)),
         trend=trend,
         ranker=ranker if ranking else None,
         neighbour_candidates=settings.neighbour_candidates if ranking else 0,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from index import SnapshotMissing
 from streams.config import DEFAULT_TYPE_WEIGHTS
 from streams.core.catalogue import Catalogue
 from streams.core.events import Event, EventType
 from streams.core.ports import EncoderEvents, Floats, ItemEncoder, ProfileEncoder
-from streams.core.profile import ProfileColumns, ProfileLayout, ProfileStore
+from streams.core.profile import FORGOTTEN, ProfileColumns, ProfileLayout, ProfileStore
 from streams.core.updater import ProfileUpdater
 from streams.recommend.engine import Engine
 from streams.recommend.ranker import Ranker
@@ -75,11 +77,21 @@ class FakeMatches(NamedTuple):
     similarities: Floats
 
 
+class FakeStats(NamedTuple):
+    """What a saver asks for."""
+
+    erasures_pending: int
+    generation: int
+
+
 class FakeIndex:
     """Every vector in a dict."""
 
+    config = None
+
     def __init__(self) -> None:
         self.stored: dict[int, Floats] = {}
+        self.pending = self.generation = 0
 
     def upsert(self, ids: Sequence[int], vectors: Floats) -> None:
         """Adds or moves."""
@@ -89,6 +101,34 @@ class FakeIndex:
         """Takes out."""
         for key in ids:
             self.stored.pop(key, None)
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Takes out."""
+        self.remove(ids)
+
+    def ids(self) -> list[int]:
+        """All that is there."""
+        return list(self.stored)
+
+    def stats(self) -> FakeStats:
+        """What is pending."""
+        return FakeStats(self.pending, self.generation)
+
+    def save(self, path: Path, *, model: str = "") -> None:
+        """One file that holds it all."""
+        path.mkdir(exist_ok=True)
+        stored = {key: vector.tobytes() for key, vector in self.stored.items()}
+        (path / "vectors").write_bytes(msgspec.msgpack.encode(stored))
+
+    @classmethod
+    def load(cls, path: Path, config: None = None) -> FakeIndex:
+        """What was saved."""
+        if not (path / "vectors").exists():
+            raise SnapshotMissing(f"There is no snapshot at {path}.")
+        loaded = cls()
+        stored = msgspec.msgpack.decode((path / "vectors").read_bytes(), type=dict[int, bytes])
+        loaded.stored = {key: np.frombuffer(vector, np.float32) for key, vector in stored.items()}
+        return loaded
 
     def search(self, vectors: Floats, k: int) -> FakeMatches:
         """By plain dot products."""
@@ -197,6 +237,8 @@ def contents(built: World) -> dict[str, Any]:
     profiles = built.store.take(np.arange(len(built.store), dtype=np.int32))
     rows = {}
     for slot, user_id in enumerate(built.store.user_ids):
+        if user_id == FORGOTTEN:
+            continue
         row = row_of(profiles, slot)
         row["recent_items"] = [None if item < 0 else item_ids[item] for item in row["recent_items"]]
         row["excluded"] = [item_ids[item] for item in built.store.excluded.get(slot, ())]

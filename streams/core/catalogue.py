@@ -61,6 +61,16 @@ class Catalogue:
             slots = np.fromiter(map(self.slot_of.__getitem__, item_ids), np.int32, len(item_ids))
         return slots
 
+    def restore(self, item_ids: Sequence[str]) -> None:
+        """Gives these items the slots 0, 1, ... with random directions; their words come by `put`.
+
+        Raises:
+            ValueError: there are items already, or an id is there twice.
+        """
+        if len(self) or len(set(item_ids)) != len(item_ids):
+            raise ValueError(f"expected an empty catalogue and distinct ids, got {len(self)} items")
+        self.slots(item_ids)
+
     def put(self, items: Sequence[Item]) -> None:
         """Takes over what is now known of the items; their vectors follow their words at once."""
         items = list({item.item_id: item for item in items}.values())

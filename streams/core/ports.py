@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from index import IndexStats, RecallReport
 
 Floats = NDArray[np.float32]
 Slots = NDArray[np.int32]
@@ -74,7 +77,19 @@ class Matches(Protocol):
         ...
 
 
-class VectorIndex(Protocol):
+class WatchedIndex(Protocol):
+    """What its health is read from."""
+
+    def stats(self) -> IndexStats:
+        """The figures that cost nothing to read; from any thread."""
+        ...
+
+    def check_recall(self, queries: int, *, rng: np.random.Generator) -> RecallReport:
+        """Searches for stored vectors and compares with the exact answer, in any thread beside the writer's."""
+        ...
+
+
+class VectorIndex(WatchedIndex, Protocol):
     """Cosine neighbours over vectors that move."""
 
     def upsert(self, ids: Sequence[int], vectors: Floats) -> object:
@@ -85,8 +100,20 @@ class VectorIndex(Protocol):
         """Takes ids out; unknown ones are left alone."""
         ...
 
+    def forget(self, ids: Sequence[str | int]) -> object:
+        """Takes ids out so that no byte of their vectors stays behind."""
+        ...
+
     def search(self, vectors: Floats, k: int) -> Matches:
         """The k nearest of each row."""
+        ...
+
+    def ids(self) -> Sequence[str | int]:
+        """All that are there."""
+        ...
+
+    def close(self) -> None:
+        """Ends what runs in the background; answers go on."""
         ...
 
     def __len__(self) -> int: ...

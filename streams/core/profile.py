@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from streams.core.ports import Floats, Slots
 
 NO_ITEM = -1
+FORGOTTEN = ""
+"""Stands in `ProfileStore.user_ids` for a user who was forgotten; no id is empty."""
 GROWTH = 1.5
 ROWS_MIN = 1024
 
@@ -117,6 +119,7 @@ class ProfileStore:
         self.layout = layout
         self.columns = ProfileColumns.empty(ROWS_MIN, layout)
         self.user_ids: list[str] = []
+        """Ids by slot, FORGOTTEN where the user is gone."""
         self.slot_of: dict[str, int] = {}
         self.excluded: dict[int, tuple[int, ...]] = {}
         """Items never recommended again (bought or disliked) by user slot, oldest first; absent when none."""
@@ -149,17 +152,34 @@ class ProfileStore:
         else:
             self.excluded.pop(slot, None)
 
-    def forget(self, user_ids: Sequence[str]) -> Slots:
-        """Empties the profiles of these users and returns the slots of those that were known.
+    def forget(self, user_ids: Sequence[str]) -> list[int]:
+        """Empties the profiles of these users, drops their ids and returns the slots of those that were known.
 
-        The slot stays reserved for the id, so that slots held elsewhere never point to somebody else.
+        A slot is not given again, so that slots held elsewhere never point to somebody else; whoever comes back
+        gets a new one.
         """
-        slots = self.slots(user_ids)
-        known = slots[slots >= 0]
-        self.columns.clear(known)
-        for slot in known.tolist():
+        known = [slot for user_id in user_ids if (slot := self.slot_of.pop(user_id, None)) is not None]
+        self.columns.clear(np.array(known, np.int32))
+        for slot in known:
+            self.user_ids[slot] = FORGOTTEN
             self.excluded.pop(slot, None)
         return known
+
+    def restore(self, user_ids: list[str], columns: ProfileColumns, excluded: dict[int, tuple[int, ...]]) -> None:
+        """Takes over a whole memory, one slot a user id, in order; the columns may have more rows, for growth.
+
+        Raises:
+            ValueError: this store is not empty, the rows are too few, or an id is there twice; nothing has changed.
+        """
+        slot_of = {user_id: slot for slot, user_id in enumerate(user_ids) if user_id != FORGOTTEN}
+        if len(self) or len(columns.events) < max(len(user_ids), ROWS_MIN):
+            raise ValueError(
+                f"expected an empty store and {max(len(user_ids), ROWS_MIN)} rows or more, "
+                f"got one of {len(self)} users and {len(columns.events)} rows"
+            )
+        if len(slot_of) + user_ids.count(FORGOTTEN) != len(user_ids):
+            raise ValueError("the same user id is there twice")
+        self.user_ids, self.slot_of, self.excluded, self.columns = user_ids, slot_of, excluded, columns
 
     def _add(self, user_id: str) -> int:
         slot = self.slot_of.get(user_id)

@@ -8,6 +8,19 @@ import msgspec
 
 WorkerState = Literal["starting", "restoring", "running", "rebalancing", "broker-unreachable", "stopping", "stopped"]
 PartitionState = Literal["restoring", "running", "retrying", "stopped"]
+IndexTrigger = Literal[
+    "low-recall",
+    "self-miss",
+    "delta-full",
+    "dead-rows",
+    "old-graph",
+    "slow-build",
+    "build-failed",
+    "erasure-late",
+    "check-failed",
+    "memory",
+]
+"""What can be wrong with an index; `deploy/runbook.md` says what to do about each."""
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
@@ -42,9 +55,49 @@ class WorkerTotals(msgspec.Struct, frozen=True):
     freshness_ms: Quantiles = Quantiles(None, None)
 
 
+class IndexWarning(msgspec.Struct, frozen=True):
+    """A figure that is past its limit, both in the figure's own unit: a share, rows, seconds, bytes or a count."""
+
+    trigger: IndexTrigger
+    value: float
+    limit: float
+
+
+class IndexStatus(msgspec.Struct, frozen=True):
+    """A worker's index. Rows are vectors; all about graphs is zero while everything is scanned (`tier` "exact").
+
+    `recall` and `self_miss_share` are those of the last canary queries, `checked_s_ago` seconds ago; all three are
+    None before the first ones. `build_progress` and the shares run from 0 to 1.
+    """
+
+    tier: Literal["exact", "hnsw"]
+    users: int
+    memory_bytes: int
+    recall: float | None
+    recall_min: float
+    self_miss_share: float | None
+    canary_queries: int
+    checked_s_ago: float | None
+    graph_rows: int
+    segments: int
+    delta: int
+    moved: int
+    dead: int
+    dead_share: float
+    ef: int
+    generation: int
+    generation_age_s: float
+    build_s: float
+    building: bool
+    build_progress: float
+    erasures_pending: int
+    failed_builds: int
+    warnings: list[IndexWarning]
+
+
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker. Times are epoch ms; `freshness_ms` runs from the event's record timestamp to its committed list;
-    `stages_ms` is the mean time per batch of each stage over the last ten seconds."""
+    `stages_ms` is the mean time per batch of each stage over the last ten seconds. Old records have no `index`."""
 
     worker: str
     group: str
@@ -64,3 +117,4 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     model: str
     rss_bytes: int
     message: str | None = None
+    index: IndexStatus | None = None

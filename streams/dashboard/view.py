@@ -10,6 +10,7 @@ import msgspec
 from streams.core.observation import Connection, DeadLetter, Observation, PartitionOffsets, UserObservation
 from streams.core.status import PartitionStatus, Quantiles, WorkerStatus
 from streams.dashboard.history import History, PartitionHistory, Trend, lag_trend, rates_per_s
+from streams.dashboard.index_view import IndexView, index_views
 from streams.dashboard.verdict import GroupVerdict, Verdict, group_verdict
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Overview(msgspec.Struct, frozen=True):
     group: GroupView
     partitions: list[PartitionView]
     workers: list[WorkerView]
+    indexes: list[IndexView]
     dead_letters: DeadLettersView
     recent_users: list[str]
 
@@ -144,6 +146,7 @@ def overview(seen: Observation, history: History, group: str, now_ms: int) -> Ov
         group=_group_view(group, partitions, workers, history, at_ms),
         partitions=partitions,
         workers=[_worker_view(worker, at_ms) for worker in sorted(workers, key=lambda w: w.worker)],
+        indexes=index_views(worker for worker in workers if is_reporting(worker, at_ms)),
         dead_letters=_dead_letters_view(seen),
         recent_users=seen.recent_users,
     )

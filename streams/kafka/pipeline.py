@@ -36,6 +36,7 @@ FETCH_WAIT_MS = 500
 BATCH_BYTES_MAX = 1 << 20
 RETRY_DELAY_S_MIN, RETRY_DELAY_S_MAX = 0.1, 2.0
 FENCED_PAUSE_HEARTBEATS = 3
+LOOK_FOR_OTHERS_S = 60.0
 FATAL = (DeadLetterLimit, CorruptState, UsageError)
 
 # Rule 15: aiokafka waits 20 ms before it repeats AddPartitionsToTxn after CONCURRENT_TRANSACTIONS, which follows every
@@ -45,6 +46,10 @@ aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.002
 
 class Stopped(Exception):
     """The pipeline was told to stop while it waited."""
+
+
+class ChangelogOvertaken(Exception):
+    """Somebody else wrote to the changelog of a partition that is ours."""
 
 
 class BatchListener(Protocol):
@@ -88,7 +93,7 @@ class PartitionPipeline:
         self.clean = False
         self._host = host
         self._producer: AIOKafkaProducer | None = None
-        self._changelog_offset: int | None = None
+        self._looked_s = 0.0
         self._applying: asyncio.Future[None] | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -128,7 +133,7 @@ class PartitionPipeline:
     async def close(self) -> None:
         """Gives the partition up: the changelog is followed from here on, the producer is closed in bounded time."""
         self.state = "stopped"
-        self._release_changelog()
+        self._host.changelog.release(self.partition.partition)
         producer, self._producer = self._producer, None
         await close_producer(producer)
 
@@ -172,28 +177,22 @@ class PartitionPipeline:
         self.state = "retrying"
         self.error = f"{type(error).__name__}: {error}"[:300]
         self._host.processor.forget_bound(self.partition.partition)
-        self._release_changelog()
+        self._host.changelog.release(self.partition.partition)
         self._host.listener.restarted(self.partition.partition, error)
-
-    def _release_changelog(self) -> None:
-        """Lets the tail follow this partition again from the last record we know to be in memory."""
-        if self._changelog_offset is not None:
-            self._host.changelog.release(self.partition.partition, self._changelog_offset)
-            self._changelog_offset = None
 
     async def _open(self) -> None:
         """Rule 1: producer first (it fences the old owner), then the committed offset, then the profiles, then go."""
         consumer, partition = self._host.consumer, self.partition
         if not await self._resumes_parked():
             self.clean = False
-            self._release_changelog()
+            self._host.changelog.release(self.partition.partition)
             await close_producer(self._producer)
             self._producer = self._new_producer()
             await self._or_stop(self._producer.start())
             committed = await self._or_stop(consumer.committed(partition))
             if committed is None:
                 committed = (await self._or_stop(consumer.beginning_offsets([partition])))[partition]
-            self._changelog_offset = await self._or_stop(self._host.changelog.own(partition.partition))
+            await self._or_stop(self._host.changelog.own(partition.partition))
             for topic in self._output_topics():  # rule 12: metadata first, so one AddPartitionsToTxn covers all
                 await self._or_stop(self._producer.partitions_for(topic))
             pace_metadata_updates(self._producer.client)
@@ -203,6 +202,7 @@ class PartitionPipeline:
         consumer.seek(partition, self.next_offset)
         consumer.resume(partition)
         self.clean, self.state, self.error = True, "running", None
+        self._looked_s = time.monotonic()
         logger.info("partition %d runs from offset %d", partition.partition, self.next_offset)
 
     async def _resumes_parked(self) -> bool:
@@ -230,6 +230,7 @@ class PartitionPipeline:
 
     async def _step(self) -> None:
         """One micro-batch. From the transaction's begin to its commit it runs to completion (rule 11)."""
+        await self._look_for_others()
         records, waits_s = await self._fetch()
         if not records:
             return
@@ -256,6 +257,22 @@ class PartitionPipeline:
             "transaction": committed - prepared,
         }
         self._host.listener.committed(records, output, stage_s)
+
+    async def _look_for_others(self) -> None:
+        """Once in a while: did somebody else write to our changelog, a tombstone say? Then memory must read it.
+
+        Raises:
+            ChangelogOvertaken: so it is; the session ends, and the next one begins with what the log says.
+        """
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_FOR_OTHERS_S:
+            return
+        self._looked_s = now_s
+        if await self._or_stop(self._host.changelog.overtaken(self.partition.partition)):
+            raise ChangelogOvertaken(
+                f"Somebody else wrote to partition {self.partition.partition} of {self._host.topics.profiles}; "
+                "it is read again."
+            )
 
     async def _settle(self) -> None:
         """Raises what went wrong when the last committed batch was taken into memory."""
@@ -308,8 +325,7 @@ class PartitionPipeline:
             await producer.begin_transaction()
             await self._send(recommendations, ((key, value, []) for key, value in output.lists), sends)
             lists_end = len(sends)
-            await self._send(profiles, ((key, value, []) for key, value in output.profiles), sends)
-            profiles_end = len(sends)
+            changelog_records = await self._send(profiles, ((key, value, []) for key, value in output.profiles), sends)
             await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters), sends)
             outcomes = await asyncio.gather(*sends)  # rule 12: aiokafka commits even when a batch failed
             end = OffsetAndMetadata(records[-1].offset + 1, "")
@@ -322,33 +338,40 @@ class PartitionPipeline:
         finally:
             for send in sends:  # of several failures one is raised; the others count as seen
                 send.add_done_callback(mark_seen)
-        if profiles_end > lists_end and outcomes[profiles_end - 1] is not None:
-            # Where the last batch begins: following from there re-reads what memory has, which is passed over.
-            self._changelog_offset = outcomes[profiles_end - 1].offset
+        if changelog_records:
+            offsets = [outcome.offset for outcome in outcomes[lists_end : lists_end + len(changelog_records)]]
+            batches = list(zip(offsets, changelog_records, strict=True))
+            self._host.changelog.wrote(self.partition.partition, batches)
 
     async def _send(
         self,
         topic: str,
         rows: Iterable[tuple[bytes | None, bytes | None, Any]],
         sends: list[asyncio.Future[Any]],
-    ) -> None:
+    ) -> list[int]:
         """Rule 8: whole batches, to the input's own partition; their futures are appended to `sends`.
+
+        Returns how many records each batch has.
 
         Raises:
             ValueError: a record that fits no batch.
         """
         producer, partition = self._producer, self.partition.partition
         assert producer is not None
+        records: list[int] = []
         batch, filled = producer.create_batch(), 0
         for key, value, headers in rows:
             if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
                 sends.append(await producer.send_batch(batch, topic, partition=partition))
+                records.append(filled)
                 batch, filled = producer.create_batch(), 0
                 if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
                     raise ValueError(f"A record for {topic} is larger than {BATCH_BYTES_MAX} bytes.")
             filled += 1
         if filled:
             sends.append(await producer.send_batch(batch, topic, partition=partition))
+            records.append(filled)
+        return records
 
     async def _or_stop(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits `work`, or raises Stopped as soon as a stop is requested.

@@ -17,11 +17,14 @@ from aiokafka.errors import KafkaError
 
 from streams.core.status import PartitionStatus, Quantiles, WorkerState, WorkerStatus, WorkerTotals
 from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
+from streams.kafka.index_health import export_index
 
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.kafka.consumer_group import PipelineGroup
+    from streams.kafka.index_health import IndexHealth
     from streams.kafka.processor import Output
+    from streams.kafka.saver import MemorySaver
     from streams.kafka.topics import Topics
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine
@@ -161,6 +164,8 @@ class StatusReporter:
         self.message: str | None = None
         self.web_url: str | None = None
         self.group: PipelineGroup | None = None
+        self.index_health: IndexHealth | None = None
+        self.saver: MemorySaver | None = None
         self.kafka_answers = True
         self._settings = settings
         self._topics = topics
@@ -236,6 +241,7 @@ class StatusReporter:
             model=self._engine.encoder.name,
             rss_bytes=resident_bytes(),
             message=self.message,
+            index=None if self.index_health is None else self.index_health.status(),
         )
 
     def _current_state(self) -> WorkerState:
@@ -262,6 +268,14 @@ class StatusReporter:
         self._metrics.gauge("nearstream_index_users").set(status.index_users)
         self._metrics.gauge("nearstream_catalogue_items").set(status.items)
         self._metrics.gauge("nearstream_memory_bytes").set(status.rss_bytes)
+        if status.index is not None:
+            export_index(self._metrics, status.index)
+        if (saver := self.saver) is not None:
+            self._metrics.gauge("nearstream_snapshot_failures").set(saver.failures)
+            if saver.saved_at_s is not None:
+                self._metrics.gauge("nearstream_snapshot_age_seconds").set(time.time() - saver.saved_at_s)
+                self._metrics.gauge("nearstream_snapshot_bytes").set(saver.saved_bytes)
+                self._metrics.gauge("nearstream_snapshot_seconds").set(saver.save_s)
 
 
 def resident_bytes() -> int:

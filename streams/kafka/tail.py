@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -22,6 +22,8 @@ POLL_MS = 200
 RECORDS_MAX = 2000
 PROGRESS_EVERY_S = 2.0
 RETRY_S = 0.5
+MARKER_OFFSETS = 1
+"""What the end of a transaction takes of each of its partitions."""
 
 OnProgress = Callable[[str, int, int], None]
 """Topic, records read, records to read."""
@@ -30,8 +32,9 @@ OnProgress = Callable[[str, int, int], None]
 class TopicTail:
     """Reads every partition of a topic from the beginning and then follows it, in order, once.
 
-    A partition that this worker owns is paused: its owner writes memory itself. `own` returns only when all
-    that is committed up to that call has been applied.
+    A partition that this worker owns is paused: its owner writes memory itself, and says so by `wrote`. `own` returns
+    only when all that is committed up to that call has been applied. At any time, whatever memory lacks lies at or
+    after `offsets`: there the tail goes on after a release, and a restored snapshot after a restart.
     """
 
     def __init__(
@@ -46,21 +49,31 @@ class TopicTail:
         self._apply = apply
         self._on_progress = on_progress
         self._owned: set[int] = set()
+        self._ends: dict[int, int] = {}
+        """By owned partition: where the log ends if only its owner writes; absent once somebody else did."""
         self._applied: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
         self._settings = settings
         self._consumer = self._new_consumer()
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, partitions: int) -> None:
-        """Connects and begins to read. Raises aiokafka's KafkaError when Kafka does not answer; then call it again."""
+    async def start(self, partitions: int, from_offsets: Mapping[int, int] | None = None) -> None:
+        """Connects and begins to read, at these offsets by partition or at the beginning.
+
+        Raises aiokafka's KafkaError when Kafka does not answer; then call it again.
+        """
         assigned = [TopicPartition(self._topic, number) for number in range(partitions)]
         try:
             await self._consumer.start()
             pace_metadata_updates(self._consumer._client)  # aiokafka has no public way to the client
             self._consumer.assign(assigned)
-            await self._consumer.seek_to_beginning(*assigned)
-            self._applied = await self._consumer.beginning_offsets(assigned)
+            if from_offsets is None:
+                await self._consumer.seek_to_beginning(*assigned)
+                self._applied = await self._consumer.beginning_offsets(assigned)
+            else:
+                self._applied = {tp: from_offsets[tp.partition] for tp in assigned}
+                for tp, offset in self._applied.items():
+                    self._consumer.seek(tp, offset)
         except BaseException:
             await close_consumer(self._consumer)
             self._consumer = self._new_consumer()  # aiokafka's can be started only once
@@ -82,6 +95,10 @@ class TopicTail:
         self._on_progress(self._topic, total, total)
         return total
 
+    def offsets(self) -> dict[int, int]:
+        """By partition, the offset from which on memory may lack something: all before it has been applied."""
+        return {tp.partition: offset for tp, offset in self._applied.items()}
+
     async def own(self, partition: int) -> int:
         """Waits until the partition's committed records are applied, pauses it and returns the next offset."""
         tp = TopicPartition(self._topic, partition)
@@ -89,15 +106,44 @@ class TopicTail:
         while self._applied[tp] < end:
             await self._wait_for_move()
         self._owned.add(partition)
+        self._ends[partition] = self._applied[tp]
         self._consumer.pause(tp)
         return self._applied[tp]
 
-    def release(self, partition: int, next_offset: int) -> None:
-        """Follows the partition again, from this offset on."""
+    def wrote(self, partition: int, batches: Sequence[tuple[int, int]]) -> None:
+        """Takes note of the batches (first offset, records) of a committed transaction that memory takes next.
+
+        All before it is in memory, unless somebody else wrote in between, as one does who puts a tombstone there:
+        then `offsets` stays before that until the partition is released and read again.
+        """
+        expected = self._ends.pop(partition, None)
+        if expected is None:
+            return
+        for first, records in batches:
+            if first != expected:
+                logger.info("somebody else wrote to %s-%d at offset %d", self._topic, partition, expected)
+                return
+            expected += records
+        self._applied[TopicPartition(self._topic, partition)] = batches[0][0]
+        self._ends[partition] = expected + MARKER_OFFSETS
+
+    async def overtaken(self, partition: int) -> bool:
+        """Whether the owned partition holds records that its owner did not write. Call it between two transactions.
+
+        Raises aiokafka's KafkaError when Kafka does not answer.
+        """
+        tp = TopicPartition(self._topic, partition)
+        expected = self._ends.get(partition)
+        return expected is None or (await self._consumer.end_offsets([tp]))[tp] > expected
+
+    def release(self, partition: int) -> None:
+        """Follows the partition again, from where memory may lack something; does nothing when it is not owned."""
+        if partition not in self._owned:
+            return
         tp = TopicPartition(self._topic, partition)
         self._owned.discard(partition)
-        self._applied[tp] = next_offset
-        self._consumer.seek(tp, next_offset)
+        self._ends.pop(partition, None)
+        self._consumer.seek(tp, self._applied[tp])
         self._consumer.resume(tp)
 
     async def stop(self) -> None:

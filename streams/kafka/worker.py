@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +19,10 @@ from streams.core.errors import BrokerUnavailable
 from streams.kafka.clients import bounded
 from streams.kafka.consumer_group import PipelineGroup
 from streams.kafka.dead_letter import DeadLetterBound
+from streams.kafka.index_health import IndexHealth, watch_index
 from streams.kafka.processor import Processor
+from streams.kafka.recall import MemoryPlace, Recalled, memory_place, recall
+from streams.kafka.saver import MemorySaver
 from streams.kafka.status import StatusReporter, WorkerFigures
 from streams.kafka.tail import TopicTail
 from streams.kafka.topics import Topics, check_copartitioned, list_topics, unreachable
@@ -35,12 +38,16 @@ T = TypeVar("T")
 
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 5.0
 STOP_S_MAX = 4.5
+GOODBYE_S = 1.0
+"""Of a stop, kept for the last status and for closing the connections."""
 GC_THRESHOLDS = (100_000, 20, 100)
 
 
 class Worker:
     """The life of one worker process, without signals or web server.
 
+    Memory begins with what a worker of this machine saved last, else with the changelog's beginning; `saver` is None
+    while starting and where saving is switched off.
     `start` returns once the worker has joined its group; `failed` completes when it must not go on. A `listener`
     hears of the batches instead of the worker's own figures; `stage_clock` times the stages of the compute thread.
     """
@@ -68,6 +75,8 @@ class Worker:
         )
         # Rule 7: encoder, index and ranking run in one thread; the event loop only moves bytes.
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self.saver: MemorySaver | None = None
+        self._index_health: IndexHealth | None = None
         self._tails: list[TopicTail] = []
         self._group: PipelineGroup | None = None
         self._reporting: asyncio.Task[None] | None = None
@@ -100,17 +109,27 @@ class Worker:
         self._reporting = asyncio.create_task(self.reporter.run(), name="status")
         self.reporter.state = "restoring"
         processor = self._new_processor(partitions[self.topics.events])
+        place, recalled = await self._recalled(partitions[self.topics.profiles])
         items = await self._followed(
             self.topics.items, partitions.get(self.topics.items, 0), self._load_items_with(processor)
         )
         changelog = await self._followed(
-            self.topics.profiles, partitions[self.topics.profiles], self._load_profiles_with(processor)
+            self.topics.profiles,
+            partitions[self.topics.profiles],
+            self._load_profiles_with(processor),
+            None if recalled is None else recalled.offsets,
         )
         self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._listener)
         calm_garbage_collector()
+        self._index_health = self.reporter.index_health = watch_index(self._engine.index, self._settings, self._metrics)
+        self._index_health.start()
         await self._when_kafka_answers(self._group.start)
         self.reporter.group = self._group
         self.reporter.state, self.reporter.message = "running", None
+        if place is not None:
+            self.saver = MemorySaver(self._settings, *place, self._engine, changelog, self._compute_thread)
+            self.saver.start(recalled)
+            self.reporter.saver = self.saver
         for future in (self._group.fatal, items.failure, changelog.failure):
             future.add_done_callback(self._on_failure)
 
@@ -120,15 +139,29 @@ class Worker:
         if failure is not None:
             logger.warning("closing was cut short: %r; the next owner settles what is open", failure)
         self._compute_thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._engine.index.close)  # a graph that is being built would hold the process up
 
     async def _close(self) -> None:
+        started_s = time.monotonic()
         self.reporter.state = "stopping"
         if self._group is not None:
             await self._group.close()
+        if self.saver is not None:
+            await self.saver.stop(STOP_S_MAX - GOODBYE_S - (time.monotonic() - started_s))
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.wait({self._reporting})
+        if self._index_health is not None:
+            await asyncio.to_thread(self._index_health.stop)
         await asyncio.gather(self.reporter.stop(), *(tail.stop() for tail in self._tails))
+
+    async def _recalled(self, partitions: int) -> tuple[MemoryPlace | None, Recalled | None]:
+        """Memory as it was saved, and where it is saved from now on; nothing of either when that is switched off."""
+        settings, engine = self._settings, self._engine
+        if not settings.snapshot_interval_s:
+            return None, None
+        place = await self._when_kafka_answers(lambda: memory_place(settings, self.topics.profiles, engine))
+        return place, await self._when_kafka_answers(lambda: recall(settings, place, partitions, engine, self._compute))
 
     async def _check_topics(self) -> dict[str, int]:
         counts = await list_topics(self._settings)
@@ -153,12 +186,16 @@ class Worker:
                 delay_s = min(2 * delay_s, RETRY_S_MAX)
 
     async def _followed(
-        self, topic: str, partitions: int, apply: Callable[[list[ConsumerRecord]], Awaitable[Any]]
+        self,
+        topic: str,
+        partitions: int,
+        apply: Callable[[list[ConsumerRecord]], Awaitable[Any]],
+        from_offsets: Mapping[int, int] | None = None,
     ) -> TopicTail:
         """A tail of the topic that has caught up with all that is there now."""
         tail = TopicTail(self._settings, topic, apply, self._on_progress)
         self._tails.append(tail)
-        await self._when_kafka_answers(lambda: tail.start(partitions))
+        await self._when_kafka_answers(lambda: tail.start(partitions, from_offsets))
         started = time.monotonic()
         caught_up = asyncio.create_task(tail.catch_up())
         waiting: set[asyncio.Future[Any]] = {caught_up, tail.failure}

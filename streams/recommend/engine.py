@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 Lap = Callable[[str], None]
+ALIGN_USERS = 8192
+"""Users whose vectors are computed and compared at once."""
 
 
 def _no_lap(stage: str) -> None:
@@ -43,6 +45,15 @@ class Refresh:
     """(u, k) cosines, NaN padded."""
     ranking: Ranking | None
     """None when ranking is switched off or nobody was touched."""
+
+
+class Currents(NamedTuple):
+    """What an engine remembers beside the profiles, at one moment."""
+
+    epoch: int
+    stream_time_ms: int
+    masses: NDArray[np.float64]
+    """(items,) the trend's stored logarithms."""
 
 
 class Engine:
@@ -68,6 +79,8 @@ class Engine:
         self.encoder = encoder
         self.index = index
         self.epoch = 0
+        self.forgotten = 0
+        """Users forgotten since the start."""
         self._updater = updater
         self._trend = trend
         self._ranker = ranker
@@ -118,9 +131,39 @@ class Engine:
     def forget(self, user_ids: Sequence[str]) -> None:
         """Takes users out of memory, the index and every later neighbour list."""
         slots = self.store.forget(user_ids)
-        if len(slots):
-            self.index.remove(slots.tolist())
+        if slots:
+            self.index.forget(slots)
+            self.forgotten += len(slots)
             self.epoch += 1
+
+    @property
+    def trend_half_life_s(self) -> float:
+        """The half-life that the masses of `currents` belong to."""
+        return self._trend.half_life_s
+
+    def currents(self) -> Currents:
+        """A copy of what is remembered beside the profiles, to be saved with them."""
+        return Currents(self.epoch, self._stream_time_ms, self._trend.masses(len(self.catalogue)).copy())
+
+    def restore(self, currents: Currents) -> None:
+        """Takes over what was saved; catalogue and store were restored before, and no event was seen."""
+        self.epoch, self._stream_time_ms = currents.epoch, currents.stream_time_ms
+        self._trend.restore(currents.masses)
+
+    def align_index(self) -> None:
+        """Makes the index hold the store's users and nobody else, each where its state says.
+
+        Vectors that the index has already are the same to the last bit or nearly, so that no graph is built anew.
+        """
+        slots = list(self.store.slot_of.values())
+        known = set(slots)
+        strays = [slot for slot in self.index.ids() if slot not in known]
+        if strays:
+            self.index.forget(strays)
+            self.forgotten += len(strays)
+        for first in range(0, len(slots), ALIGN_USERS):
+            part = slots[first : first + ALIGN_USERS]
+            self._place(part, self.encoder.vectors(self.store.columns.state[part]))
 
     def describe(self, items: Sequence[Item]) -> None:
         """Takes over what the items topic says."""
@@ -166,16 +209,18 @@ class Engine:
 
     def _move(self, users: Sequence[str], vectors: Floats) -> None:
         """Indexes the users by their slots: the store's own int objects, for a million new ones would be 32 MB."""
-        if not users:
-            return
-        slots = [self.store.slot_of[user] for user in users]
+        if users:
+            self._place([self.store.slot_of[user] for user in users], vectors)
+            self.epoch += 1
+
+    def _place(self, slots: list[int], vectors: Floats) -> None:
+        """Users without direction are not in the index."""
         directed: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
         if directed.all():
             self.index.upsert(slots, vectors)
         else:
             self.index.upsert(list(compress(slots, directed.tolist())), vectors[directed])
             self.index.remove(list(compress(slots, (~directed).tolist())))
-        self.epoch += 1
 
     def _fold_recent(self, columns: ProfileColumns, entered: NDArray[np.int64]) -> None:
         """Counts, for the trend, those recent items that the stored profile did not have yet."""

@@ -27,7 +27,7 @@ class Trend:
     def __init__(self, half_life_s: float) -> None:
         if not half_life_s > 0:
             raise ValueError(f"the half-life must be above 0 seconds, got {half_life_s}")
-        self._half_life_s = half_life_s
+        self.half_life_s = half_life_s
         self._masses = np.full(ROWS_MIN, -np.inf)
 
     def fold(self, items: Slots, weights: Floats, times_s: NDArray[np.float64]) -> None:
@@ -45,13 +45,13 @@ class Trend:
             self._masses,
             np.require(items, np.int32, PLAIN),
             np.require(weights, np.float64, PLAIN),
-            np.require(times_s, np.float64, PLAIN) / self._half_life_s,
+            np.require(times_s, np.float64, PLAIN) / self.half_life_s,
         )
 
     def scores(self, now_s: float, items: Slots | None = None) -> NDArray[np.float64]:
         """Popularity at `now_s` of these items, or of all that have had room; 0 for those without events."""
         masses = self._masses if items is None else self.masses(int(items.max(initial=-1)) + 1)[items]
-        return np.exp2(masses - now_s / self._half_life_s)
+        return np.exp2(masses - now_s / self.half_life_s)
 
     def top(self, n: int, among: NDArray[np.bool_]) -> Slots:
         """The n >= 1 most popular slots where `among` holds, best first, equals by slot; all if there are fewer.
@@ -67,6 +67,10 @@ class Trend:
             chosen = np.concatenate([above, equal])
             slots, keys = slots[chosen], keys[chosen]
         return slots[np.lexsort((slots, -keys))].astype(np.int32)
+
+    def restore(self, masses: NDArray[np.float64]) -> None:
+        """Takes over the stored logarithms (items,) of a trend of the same half-life; nothing was counted before."""
+        self.masses(len(masses))[:] = masses
 
     def masses(self, items: int) -> NDArray[np.float64]:
         """(items,) the stored logarithms of the first slots, -inf without events; a view until the next fold."""

@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import expect
 
 from streams.core.observation import Connection, DeadLetterTally, Observation, PartitionOffsets, UserObservation
+from streams.core.status import IndexWarning
 from tests.fakes import (
     START_MS,
     FakeObserver,
@@ -21,8 +22,11 @@ from tests.fakes import (
     recommendation,
     worker_status,
 )
+from tests.fakes_status import index_status, scanned_status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.async_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -202,6 +206,89 @@ async def test_no_workers_and_no_dead_letters_have_their_words(tab: Page, serve:
         await expect(cell(row(tab, "partitions", "0"), "Owner")).to_have_text("nobody")
 
 
+def with_indexes(clock: Clock, **indexes: Any) -> Observation:
+    """An idle partition, and a worker for each index, by its name."""
+    workers = [worker_status(name, {}, clock.now_ms, index=index) for name, index in indexes.items()]
+    return observation([PartitionOffsets(0, 0, 10, 10)], workers, clock.now_ms)
+
+
+async def test_shows_the_health_of_the_index(tab: Page, serve: Any) -> None:
+    """A graph with its recall against the bar, and a scanned index that has no graph and no recall yet."""
+    clock = Clock()
+    async with serve(FakeObserver(with_indexes(clock, w1=index_status(), w2=scanned_status())), clock=clock) as url:
+        await tab.goto(url)
+        graph, scan = row(tab, "indexes", "w1"), row(tab, "indexes", "w2")
+        for label, text in {
+            "Answers by": "graph + delta100,000 rows, ef 64",
+            "Users": "98,500",
+            "Recall, live": "97.8%256 queries, 12 s ago",
+            "Graph": "generation 4, 12 min 34 s oldbuilt in 8.4 s",
+            "Delta": "3,2104,000 moved",
+            "Segments": "2",
+            "Dead": "1,5002%",
+            "Memory": "84 MB",
+        }.items():
+            await expect(cell(graph, label)).to_have_text(text)
+        for label, text in {
+            "Answers by": "exact scan",
+            "Users": "1,313",
+            "Recall, live": "–not checked yet",
+            "Graph": "none",
+            "Delta": "–",
+            "Memory": "0.4 MB",
+        }.items():
+            await expect(cell(scan, label)).to_have_text(text)
+        await expect(tab.locator("#index-warnings > li")).to_have_count(0)
+        await expect(graph.locator(".recall-bar")).not_to_have_class(re.compile("low"))
+        at = await graph.locator(".recall-bar").evaluate(
+            "bar => [bar.firstChild.style.width, bar.lastChild.style.left]"
+        )
+        assert [round(float(place.rstrip("%")), 1) for place in at] == [89.0, 75.0]
+        await expect(scan.locator(".recall-bar")).to_be_hidden()
+        await expect(graph.locator(".build-bar")).to_be_hidden()
+        await expect(tab.locator("#indexes-empty")).to_be_hidden()
+
+
+async def test_warns_of_the_index_while_a_trigger_fires(tab: Page, serve: Any) -> None:
+    """The word, the sentence and whose it is; the build that cures it shows how far it is; then all is calm again."""
+    clock = Clock()
+    bad = index_status(
+        recall=0.91,
+        building=True,
+        build_progress=0.43,
+        erasures_pending=3,
+        warnings=[IndexWarning("low-recall", 0.91, 0.95), IndexWarning("delta-full", 20_000, 16_384)],
+    )
+    observer = FakeObserver(with_indexes(clock, w1=bad, w2=index_status()))
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(url)
+        lines = tab.locator("#index-warnings > li")
+        await expect(lines).to_have_count(2)
+        await expect(lines.first).to_contain_text("low-recall")
+        await expect(lines.first).to_contain_text("searches find 91.0% of the exact neighbours")
+        await expect(lines.first).to_contain_text("w1")
+        await expect(tab.locator("#index-note")).to_have_text("3 forgotten users leave the graph with the next build")
+        line = row(tab, "indexes", "w1")
+        await expect(line.locator(".recall-bar")).to_have_class(re.compile("low"))
+        await expect(cell(line, "Graph")).to_contain_text("building the next, 43%")
+        assert await line.locator(".build-bar i").evaluate("bar => bar.style.width") == "43%"
+        observer.observation = with_indexes(clock, w1=index_status(generation=5), w2=index_status())
+        await expect(lines).to_have_count(0)
+        await expect(cell(line, "Graph")).to_contain_text("generation 5")
+        await expect(tab.locator("#index-note")).to_have_text("")
+
+
+async def test_without_an_index_the_panel_says_so(tab: Page, serve: Any) -> None:
+    """A worker too old to report one, and no worker at all, have their words."""
+    clock = Clock()
+    observer = FakeObserver(poll(clock, [0]))
+    async with serve(observer, clock=clock) as url:
+        await tab.goto(url)
+        await expect(tab.locator("#indexes-empty")).to_have_text("No worker reports its index.")
+        observer.observation = observation([PartitionOffsets(0, 0, 0, None)], [])
+        await expect(tab.locator("#indexes-empty")).to_have_text("No workers yet.")
+
+
 async def test_a_lost_server_is_said_and_found_again(tab: Page, serve: Any) -> None:
     """The last figures stay, dimmed, under a notice; the page goes on when the server is back."""
     clock = Clock()
@@ -217,14 +304,20 @@ async def test_a_lost_server_is_said_and_found_again(tab: Page, serve: Any) -> N
         await tab.close()
 
 
-@pytest.mark.parametrize("width", [400, 720, 1280])
+@pytest.mark.parametrize("width", [400, 720, 760, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_fits_the_window_in_both_schemes(chromium: Browser, serve: Any, width: int, scheme: Any) -> None:
+async def test_fits_the_window_in_both_schemes(
+    chromium: Browser, serve: Any, width: int, scheme: Any, screenshots: Path | None
+) -> None:
     """No sideways scrolling, and text that stands out from its background by at least 4.5 to 1."""
     clock = Clock()
-    observer = FakeObserver(
-        poll(clock, [1234, 0], dead_letters=DeadLetterTally({"not-json": 1}, [dead_letter()], True))
+    seen = poll(clock, [1234, 0], dead_letters=DeadLetterTally({"not-json": 1}, [dead_letter()], True))
+    index = index_status(
+        recall=0.938, building=True, build_progress=0.43, warnings=[IndexWarning("low-recall", 0.938, 0.95)]
     )
+    (worker,) = seen.workers
+    seen = msgspec.structs.replace(seen, workers=[msgspec.structs.replace(worker, index=index)])
+    observer = FakeObserver(seen)
     observer.users["u1"] = UserObservation("u1", [event_record(7)], list_record(recommendation()))
     page = await chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     async with serve(observer, clock=clock) as url:
@@ -232,6 +325,8 @@ async def test_fits_the_window_in_both_schemes(chromium: Browser, serve: Any, wi
         await expect(page.locator("#person-items > li")).to_have_count(2)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         faint = await page.evaluate(FAINT_TEXT)
+        if screenshots is not None and (width, scheme) == (1280, "light"):
+            await page.locator("section", has=page.locator("#index-title")).screenshot(path=screenshots / "index.png")
         await page.close()
     assert faint == []
 

@@ -148,8 +148,7 @@ class ProfileMachine(RuleBasedStateMachine):
         """Both workers drop the user."""
         for worker in (self.owner, self.follower):
             worker.engine.forget([user])
-        if user in self.model:
-            self.model[user] = ModelUser()
+        self.model.pop(user, None)
         self.changelog = [(name, value) for name, value in self.changelog if name != user]
 
     @precondition(lambda self: self.changelog)

@@ -21,6 +21,12 @@ export function show(node, visible) {
   node.hidden = !visible;
 }
 
+// A table row from pairs of the cell's label, which narrow windows show, and its class.
+export function row(labels) {
+  const cells = labels.map(([label, kind]) => el("td", { "data-label": label, class: kind }));
+  return el("tr", {}, ...cells);
+}
+
 // Keeps one child per item, in the items' order, and touches only what changed: selection and focus survive.
 export function keyed(parent, items, keyOf, create, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));

@@ -16,9 +16,11 @@ export const rate = (n) => (n > 0 && n < 10 ? oneDigit.format(n) : whole.format(
 
 export const share = (n) => percentage.format(n);
 
+export const finePercentage = (n) => `${oneDigit.format(100 * n)}%`;
+
 export const similarity = (n) => n.toFixed(2);
 
-export const megabytes = (bytes) => `${whole.format(bytes / 1e6)} MB`;
+export const megabytes = (bytes) => `${(bytes < 1e7 ? oneDigit : whole).format(bytes / 1e6)} MB`;
 
 export function milliseconds(ms) {
   if (ms === null || ms === undefined) return NONE;

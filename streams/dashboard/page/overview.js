@@ -1,7 +1,8 @@
 // Draws a frame of /api/overview: the strip, partitions, workers and dead letters.
 
-import { byId, drawSparkline, el, keyed, setAttribute, setText, show, sparkline } from "./dom.js";
+import { byId, drawSparkline, el, keyed, row, setAttribute, setText, show, sparkline } from "./dom.js";
 import { NONE, count, duration, megabytes, milliseconds, moment, ranges, rate } from "./format.js";
+import { drawIndexes } from "./indexes.js";
 
 const TREND = { growing: "↗ growing", shrinking: "↘ shrinking", steady: "→ steady" };
 const SPARK_POLLS = 60;
@@ -15,6 +16,7 @@ export function drawOverview(frame) {
   drawStrip(frame);
   drawPartitions(frame);
   drawWorkers(frame);
+  drawIndexes(frame);
   drawDeadLetters(frame);
   drawSuggestions(frame);
 }
@@ -39,11 +41,6 @@ function drawStrip({ group, workers, connection }) {
 function drawVerdict(node, word) {
   setText(node, word);
   setAttribute(node, "data-verdict", word);
-}
-
-function row(labels) {
-  const cells = labels.map(([label, kind]) => el("td", { "data-label": label, class: kind }));
-  return el("tr", {}, ...cells);
 }
 
 const PARTITION_CELLS = [

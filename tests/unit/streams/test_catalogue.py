@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from streams.core.catalogue import Catalogue
 from streams.core.events import Item
@@ -123,3 +124,21 @@ def test_ids_are_any_text() -> None:
     found, _ = catalogue()
     assert found.slots(ids).tolist() == list(range(len(ids)))
     assert found.item_ids == ids
+
+
+def test_a_catalogue_is_restored_by_its_ids() -> None:
+    """Same slots, directions of their own until their words come, and the next item gets the next slot."""
+    found, _ = catalogue()
+    found.restore(["b", "a"])
+    assert found.slots(["a", "c", "b"]).tolist() == [1, 2, 0]
+    assert np.array_equal(found.vectors[:2], FakeItems().encode(["b", "a"], ["", ""]))
+
+
+@pytest.mark.parametrize(("known", "item_ids"), [(["x"], ["a"]), ([], ["a", "a"])])
+def test_only_distinct_ids_enter_an_empty_catalogue(known: list[str], item_ids: list[str]) -> None:
+    """Else slots would mean other items than they did."""
+    found, _ = catalogue()
+    found.slots(known)
+    with pytest.raises(ValueError, match="expected an empty catalogue and distinct ids"):
+        found.restore(item_ids)
+    assert found.item_ids == known

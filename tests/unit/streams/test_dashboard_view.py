@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 
 from streams.core.observation import Connection, DeadLetterTally, PartitionOffsets, SeenRecord, UserObservation
 from streams.core.recommendations import BecauseOf, Reason, SimilarUsers, Trending
-from streams.core.status import Quantiles
+from streams.core.status import IndexTrigger, IndexWarning, Quantiles
 from streams.dashboard.history import History, Poll, lag_trend, rates_per_s
+from streams.dashboard.index_view import SENTENCES, index_sentence
 from streams.dashboard.person import person, reason_sentence
 from streams.dashboard.verdict import GroupVerdict, Sample, Verdict, group_verdict, partition_verdict
 from streams.dashboard.view import Overview, overview
@@ -22,6 +25,7 @@ from tests.fakes import (
     recommendation,
     worker_status,
 )
+from tests.fakes_status import index_status, scanned_status
 
 SECOND = 1000
 
@@ -256,6 +260,61 @@ def test_dead_letters_come_most_frequent_reason_and_newest_letter_first() -> Non
     assert dead.total == 6
     assert [(r.reason, r.count) for r in dead.by_reason] == [("b", 5), ("a", 1)]
     assert [d.offset for d in dead.last] == [2, 1]
+
+
+def test_the_index_of_each_reporting_worker_is_shown() -> None:
+    """By name, as reported; not of a worker that is silent, said farewell or is too old to report one."""
+    now = START_MS + 20 * SECOND
+    workers = [
+        worker_status("w2", {}, now, index=scanned_status()),
+        worker_status("w1", {}, now, index=index_status()),
+        worker_status("silent", {}, START_MS, index=index_status()),
+        worker_status("gone", {}, now, state="stopped", index=index_status()),
+        worker_status("old", {}, now),
+    ]
+    indexes = overview(observation([], workers, now), History(), "g", now).indexes
+    assert [(i.worker, i.figures.tier, i.figures.recall) for i in indexes] == [
+        ("w1", "hnsw", 0.978),
+        ("w2", "exact", None),
+    ]
+
+
+def test_a_warning_of_the_index_comes_with_its_sentence() -> None:
+    """The word of the worker, and what it means with the figure and its limit."""
+    worker = worker_status(index=index_status(warnings=[IndexWarning("low-recall", 0.9132, 0.95)]))
+    (index,) = overview(observation([], [worker]), History(), "g", START_MS).indexes
+    (warning,) = index.warnings
+    assert warning.trigger == "low-recall"
+    assert "find 91.3% of the exact neighbours, the bar is 95.0%" in warning.sentence
+
+
+@pytest.mark.parametrize(
+    ("warning", "value", "limit"),
+    [
+        (IndexWarning("self-miss", 0.0234, 0.01), "2.3%", "1.0%"),
+        (IndexWarning("erasure-late", 1260.0, 600.0), "21 min", "10 min"),
+        (IndexWarning("build-failed", 3, 0), "3", ""),
+        (IndexWarning("check-failed", 2, 0), "2", ""),
+        (IndexWarning("delta-full", 20_480, 16_384), "20,480", "16,384"),
+        (IndexWarning("dead-rows", 0.314, 0.2), "31.4%", "20.0%"),
+        (IndexWarning("old-graph", 97_200.0, 86_400.0), "27 h", "24 h"),
+        (IndexWarning("slow-build", 2700.0, 1800.0), "45 min", "30 min"),
+        (IndexWarning("memory", 9.26e9, 8e9), "9.3 GB", "8.0 GB"),
+    ],
+    ids=lambda given: given.trigger if isinstance(given, IndexWarning) else None,
+)
+def test_sentences_name_figure_and_limit_in_their_unit(warning: IndexWarning, value: str, limit: str) -> None:
+    """A reader sees how far off it is, and a second sentence says what follows."""
+    sentence = index_sentence(warning)
+    assert value in sentence
+    assert limit in sentence
+    assert sentence.count(". ") >= 1
+    assert sentence.endswith((".", "?"))
+
+
+def test_every_trigger_has_a_sentence() -> None:
+    """A new word of the worker needs one."""
+    assert set(SENTENCES) == set(get_args(IndexTrigger))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from streams.app import create_app
 from streams.cli import cli
 from streams.config import Settings, load_settings
 from streams.core.observation import ConnectionState
-from streams.core.status import PartitionState, WorkerState
+from streams.core.status import IndexTrigger, PartitionState, WorkerState
 from streams.dashboard.verdict import GroupVerdict, Verdict
 from streams.metrics import DEFINITIONS, Metrics
 
@@ -529,10 +529,17 @@ def test_runbook_gives_commands_that_work(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    [*Verdict, *GroupVerdict, *get_args(WorkerState), *get_args(PartitionState), *get_args(ConnectionState)],
+    [
+        *Verdict,
+        *GroupVerdict,
+        *get_args(WorkerState),
+        *get_args(PartitionState),
+        *get_args(ConnectionState),
+        *get_args(IndexTrigger),
+    ],
 )
 def test_runbook_says_what_every_word_on_the_page_means(word: str) -> None:
-    """Each verdict and state is explained; a new one needs a line."""
+    """Each verdict, state and warning is explained; a new one needs a line."""
     assert f"`{word}`" in RUNBOOK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.core.profile import GROWTH, NO_ITEM, ROWS_MIN, ProfileColumns, ProfileLayout, ProfileStore
+from streams.core.profile import FORGOTTEN, GROWTH, NO_ITEM, ROWS_MIN, ProfileColumns, ProfileLayout, ProfileStore
 from tests.fakes_core import row_of
 
 LAYOUT = ProfileLayout(state_width=3, recent_items=2, event_id_window=2)
@@ -122,26 +122,26 @@ def test_one_call_may_bring_more_users_than_there_is_room() -> None:
     assert store.take(slots).events.tolist() == seeds
 
 
-def test_forgetting_empties_the_profile_and_keeps_the_slot() -> None:
-    """A slot never points to somebody else: the next new user gets another one."""
+def test_forgetting_empties_the_profile_and_drops_the_id() -> None:
+    """A slot never points to somebody else: the next new user gets another one, and the id is nowhere."""
     store = ProfileStore(LAYOUT)
     store.put(["a", "b"], profiles([1, 2]))
     store.set_excluded(0, (4, 5))
-    assert store.forget(["a", "nobody"]).tolist() == [0]
+    assert store.forget(["a", "nobody", "a"]) == [0]
     assert store.put(["c"], profiles([3])).tolist() == [2]
-    assert store.slots(["a", "b", "c"]).tolist() == [0, 1, 2]
-    assert row_of(store.take(store.slots(["a"])), 0) == row_of(store.take(np.array([-1], np.int32)), 0)
+    assert store.slots(["a", "b", "c"]).tolist() == [-1, 1, 2]
+    assert store.user_ids == [FORGOTTEN, "b", "c"]
+    assert row_of(store.take(np.array([0], np.int32)), 0) == row_of(store.take(np.array([-1], np.int32)), 0)
     assert store.excluded == {}
     assert row_of(store.take(store.slots(["b"])), 0) == row_of(profiles([2]), 0)
 
 
 def test_a_forgotten_user_may_come_back() -> None:
-    """The id gets its old slot and a history that starts anew."""
+    """In a slot of its own, with a history that starts anew; forgotten again, it is gone again."""
     store = ProfileStore(LAYOUT)
     store.put(["a", "b"], profiles([1, 2]))
     store.forget(["a"])
-    assert store.put(["a"], profiles([9])).tolist() == [0]
-    assert len(store) == 2
+    assert store.put(["a"], profiles([9])).tolist() == [2]
     assert row_of(store.take(store.slots(["a"])), 0) == row_of(profiles([9]), 0)
 
 
@@ -160,3 +160,37 @@ def test_no_exclusions_take_no_room() -> None:
     store.set_excluded(0, ())
     store.set_excluded(1, ())
     assert store.excluded == {}
+
+
+def test_a_store_is_restored_whole() -> None:
+    """Ids keep their slots, forgotten slots stay empty, and the next user gets the next slot."""
+    store, saved = ProfileStore(LAYOUT), profiles(list(range(ROWS_MIN)))
+    store.restore(["a", FORGOTTEN, "b", FORGOTTEN], saved, {2: (7,)})
+    assert store.slots(["a", "b", FORGOTTEN]).tolist() == [0, 2, -1]
+    assert store.excluded == {2: (7,)}
+    assert row_of(store.take(store.slots(["b"])), 0) == row_of(profiles([2]), 0)
+    assert store.put(["c"], profiles([9])).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("user_ids", "rows", "complaint"),
+    [
+        (["a", "b", "a"], ROWS_MIN, "twice"),
+        (["a"], ROWS_MIN - 1, "rows or more, got one of 0 users and 1023 rows"),
+        ([str(n) for n in range(ROWS_MIN + 1)], ROWS_MIN, "rows or more"),
+    ],
+)
+def test_a_store_that_does_not_fit_is_refused(user_ids: list[str], rows: int, complaint: str) -> None:
+    """And nothing of it is taken over."""
+    store = ProfileStore(LAYOUT)
+    with pytest.raises(ValueError, match=complaint):
+        store.restore(user_ids, ProfileColumns.empty(rows, LAYOUT), {})
+    assert len(store) == 0
+
+
+def test_only_an_empty_store_is_restored() -> None:
+    """Somebody who is here already would lose a profile."""
+    store = ProfileStore(LAYOUT)
+    store.put(["a"], profiles([1]))
+    with pytest.raises(ValueError, match="got one of 1 users"):
+        store.restore(["b"], ProfileColumns.empty(ROWS_MIN, LAYOUT), {})

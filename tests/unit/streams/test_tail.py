@@ -148,15 +148,72 @@ async def test_a_start_that_failed_may_be_tried_again(tail: TopicTail, applied: 
     assert applied == [0, 1, 2, 3, 4]
 
 
+def append(*values: bytes) -> None:
+    """More records on the log, or the markers of transactions, which take an offset as well."""
+    FakeConsumer.log += [Record(len(FakeConsumer.log) + n, b"u", value) for n, value in enumerate(values)]
+
+
 async def test_an_owned_partition_is_not_followed(tail: TopicTail, applied: Applied) -> None:
-    """Owning waits for all that is committed; what the owner writes itself is not read, also after it is released."""
+    """Owning waits for all that is committed; of what the owner writes itself only the last transaction is read again
+    after the release, for memory may not have it yet."""
     await tail.start(1)
     assert await tail.own(0) == 5
-    FakeConsumer.log += [Record(5, b"u", b"own"), Record(6, b"u", b"own")]
-    tail.release(0, 7)
-    FakeConsumer.log += [Record(7, b"u", b"of another")]
-    await until(lambda: 7 in applied)
-    assert applied == [0, 1, 2, 3, 4, 7]
+    append(b"own", b"own", b"marker", b"own", b"marker")
+    tail.wrote(0, [(5, 1), (6, 1)])
+    assert tail.offsets() == {0: 5}
+    tail.wrote(0, [(8, 1)])
+    assert tail.offsets() == {0: 8}
+    assert not await tail.overtaken(0)
+    tail.release(0)
+    append(b"of another")
+    await until(lambda: 10 in applied)
+    assert applied == [0, 1, 2, 3, 4, 8, 9, 10]
+    tail.release(0)
+    assert FakeConsumer.made[-1].position_now == 11
+
+
+@pytest.mark.parametrize(
+    ("written", "batches"),
+    [
+        ([b"tombstone", b"own", b"own", b"marker"], [(9, 2)]),
+        ([b"own", b"tombstone", b"own", b"marker"], [(8, 1), (10, 1)]),
+    ],
+)
+async def test_what_somebody_else_writes_to_an_owned_partition_is_not_skipped(
+    tail: TopicTail, applied: Applied, written: list[bytes], batches: list[tuple[int, int]]
+) -> None:
+    """Before or between the owner's batches: whoever goes on later, goes on before it, whatever came since."""
+    await tail.start(1)
+    await tail.own(0)
+    append(b"own", b"own", b"marker")
+    tail.wrote(0, [(5, 2)])
+    append(*written)
+    tail.wrote(0, batches)
+    tail.wrote(0, [(12, 1)])
+    assert tail.offsets() == {0: 5}
+    assert await tail.overtaken(0)
+    tail.release(0)
+    await until(lambda: 11 in applied)
+    assert applied == list(range(12))
+    await tail.own(0)
+    assert not await tail.overtaken(0)
+
+
+async def test_a_record_of_somebody_else_is_seen_without_a_transaction(tail: TopicTail) -> None:
+    """A tombstone on a partition where nothing happens."""
+    await tail.start(1)
+    await tail.own(0)
+    assert not await tail.overtaken(0)
+    append(b"tombstone")
+    assert await tail.overtaken(0)
+
+
+async def test_a_tail_begins_where_it_is_told(tail: TopicTail, applied: Applied) -> None:
+    """What memory has already is neither read nor counted."""
+    await tail.start(1, {0: 3})
+    assert tail.offsets() == {0: 3}
+    assert await tail.catch_up() == 2
+    assert applied == [3, 4]
 
 
 async def test_records_that_cannot_be_applied_stop_the_worker(tail: TopicTail, applied: Applied) -> None:

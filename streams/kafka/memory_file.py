@@ -1,0 +1,310 @@
+"""A worker's memory in a folder and back: profiles, their users, catalogue slots, trend, index.
+
+```
+<data_dir>/snapshots/<cluster id>/<name of the profiles topic>/
+  memory/   one part, `memory`: frames of MessagePack, each after its length (8 bytes, little-endian)
+  index/    the index's own snapshot: a cache, rebuilt from the profiles when it is missing or damaged
+  OWNER     locked by the worker that saves here
+```
+
+How a copy that takes seconds comes from memory that moves meanwhile:
+
+1. The changelog's offsets are taken first. Reading the topic from there on covers all that memory lacked then.
+2. The trend is copied next, then the profiles in slot order, a few thousand at a time, each piece in one job of the
+   compute thread, with its users' ids and excluded items; last the item ids. Between the jobs batches go on.
+3. So every profile in the copy is at least as new as the offsets. Restored, the records from the offsets on are read
+   again in their order: one that is not newer than the profile is passed over; a tombstone, a return after it and a
+   user who was new during the copy happen again as they did. The last record of each user decides, as it always does.
+4. A profile's recent items name catalogue slots. Slots only grow, and their names are copied last, so each has one.
+5. Only the trend is of the beginning: events that came in during the copy and are in it already are not counted
+   again by the replay. What the trend loses by a restart are the events of a second.
+6. The index is saved after the memory, and may thus be newer, or older after a kill between the two. Restored, it is
+   made to hold what the profiles say, whatever it held: its graphs save time, its vectors are not believed.
+7. A user who was forgotten before the copy began is nowhere in it: slot emptied, id dropped, trend without names; and
+   the older copies are deleted by `write_snapshot`. Forgotten while it runs, a user may still be in it: that is why
+   the next save is due (`streams.kafka.saver`).
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
+
+import msgspec
+import numpy as np
+
+from index import Manifest, SnapshotCorrupt, SnapshotError, open_part, write_snapshot
+from streams.core.profile import GROWTH, ROWS_MIN, ProfileColumns, ProfileLayout
+from streams.recommend.engine import Currents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from index import IndexConfig
+    from streams.core.ports import VectorIndex
+    from streams.recommend.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+KIND = "worker"
+PART = "memory"
+PIECE_USERS = 4096
+"""Profiles copied in one job of the compute thread: about 3 MB, 1 ms."""
+_LENGTH = struct.Struct("<Q")
+
+Ask = Callable[..., Any]
+"""Runs a function in the compute thread and waits for what it returns."""
+
+
+class SavedIndex(Protocol):
+    """An index that has a snapshot of its own, without what was forgotten before the save."""
+
+    @property
+    def config(self) -> IndexConfig:
+        """What it was made with."""
+        ...
+
+    def save(self, path: Path, *, model: str = "", offsets: Mapping[str, int] | None = None) -> object:
+        """Writes it."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path, config: IndexConfig | None = None) -> Self:
+        """Reads it; raises SnapshotError."""
+        ...
+
+
+class Beginning(msgspec.Struct, array_like=True, frozen=True, tag="beginning"):
+    """The first frame: what one moment's copy holds beside the profiles. Masses are little-endian float64."""
+
+    users: int
+    epoch: int
+    stream_time_ms: int
+    masses: bytes
+
+
+class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
+    """Profiles of consecutive slots: ids, excluded items by row of this piece, and rows as `row_type` lays them out."""
+
+    user_ids: list[str]
+    excluded: dict[int, tuple[int, ...]]
+    rows: bytes
+
+
+class Ending(msgspec.Struct, array_like=True, frozen=True, tag="ending"):
+    """The last frame: the catalogue's item ids, in slot order."""
+
+    item_ids: list[str]
+
+
+class Saved(NamedTuple):
+    """What a save wrote, and of which memory."""
+
+    users: int
+    bytes: int
+    epoch: int
+    generation: int
+    """The index's when the copy began."""
+    forgotten: int
+    """Users of whom no file holds anything any more: the engine's count when the copy began."""
+
+
+class _Moment(NamedTuple):
+    currents: Currents
+    users: int
+    forgotten: int
+    generation: int
+
+
+class _Read(NamedTuple):
+    beginning: Beginning
+    user_ids: list[str]
+    columns: ProfileColumns
+    excluded: dict[int, tuple[int, ...]]
+    item_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What must be equal for a memory to be taken over."""
+
+    cluster: str
+    topic: str
+    model: str
+    dim: int
+    state_width: int
+    recent_items: int
+    event_id_window: int
+    trend_half_life_s: float
+    schema: int = SCHEMA
+
+    @classmethod
+    def of(cls, engine: Engine, cluster: str, topic: str) -> Self:
+        """As this worker is."""
+        layout, encoder = engine.store.layout, engine.encoder
+        return cls(
+            cluster=cluster,
+            topic=topic,
+            model=encoder.name,
+            dim=encoder.dim,
+            state_width=layout.state_width,
+            recent_items=layout.recent_items,
+            event_id_window=layout.event_id_window,
+            trend_half_life_s=engine.trend_half_life_s,
+        )
+
+    def differing(self, manifest: Manifest) -> list[str]:
+        """One phrase for each fact in which the snapshot is another."""
+        return [
+            f"its {name} is {manifest.extra.get(name)!r}, this worker's {value!r}"
+            for name, value in self.as_extra().items()
+            if manifest.extra.get(name) != value
+        ]
+
+    def as_extra(self) -> dict[str, str | int | float]:
+        """For the manifest."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def save_memory(
+    folder: Path, engine: Engine, facts: Facts, offsets: Mapping[int, int], saved_at_s: float, ask: Ask
+) -> Saved:
+    """Writes the engine's memory and index; blocks for seconds, so call it outside the event loop and compute thread.
+
+    `offsets` were read before this call: the changelog's, by partition, from which on memory may lack something.
+
+    Raises:
+        SnapshotError, OSError: nothing was switched, the snapshot of before still counts.
+    """
+    moment: _Moment = ask(_moment, engine)
+    manifest = Manifest(
+        kind=KIND,
+        dim=facts.dim,
+        size=moment.users,
+        model=facts.model,
+        offsets={str(partition): offset for partition, offset in offsets.items()},
+        saved_at_s=saved_at_s,
+        extra=dict(facts.as_extra()),
+    )
+    written = write_snapshot(folder / "memory", manifest, {PART: lambda file: _write(file, engine, moment, ask)})
+    cast("SavedIndex", engine.index).save(folder / "index", model=facts.model)
+    size = sum(part.bytes for part in written.parts.values())
+    size += sum(file.stat().st_size for file in (folder / "index").rglob("*") if file.is_file())
+    return Saved(moment.users, size, moment.currents.epoch, moment.generation, moment.forgotten)
+
+
+def load_memory(folder: Path, manifest: Manifest, engine: Engine) -> None:
+    """Takes the memory that `manifest` describes over into an engine without history; the index follows.
+
+    Raises:
+        SnapshotError: damaged, cut short or replaced meanwhile; the engine is as it was.
+    """
+    found = _read(open_part(folder / "memory", manifest, PART), engine.store.layout)
+    engine.catalogue.restore(found.item_ids)
+    engine.store.restore(found.user_ids, found.columns, found.excluded)
+    masses = np.frombuffer(found.beginning.masses, "<f8").astype(np.float64)
+    engine.restore(Currents(found.beginning.epoch, found.beginning.stream_time_ms, masses))
+    empty = cast("SavedIndex", engine.index)
+    try:
+        engine.index = cast("VectorIndex", type(empty).load(folder / "index", empty.config))
+    except SnapshotError as error:
+        logger.warning("the index is built anew from the profiles: %s", error)
+    engine.align_index()
+
+
+def row_type(layout: ProfileLayout) -> np.dtype[np.void]:
+    """One profile as it lies in a piece: the fields of `ProfileColumns`, packed, little-endian."""
+    none = ProfileColumns.empty(0, layout)
+    columns = {column.name: getattr(none, column.name) for column in fields(none)}
+    return np.dtype([(name, array.dtype.newbyteorder("<"), array.shape[1:]) for name, array in columns.items()])
+
+
+def _moment(engine: Engine) -> _Moment:
+    """In the compute thread."""
+    return _Moment(engine.currents(), len(engine.store), engine.forgotten, engine.index.stats().generation)
+
+
+def _piece(engine: Engine, first: int, end: int) -> tuple[list[str], dict[int, tuple[int, ...]], ProfileColumns]:
+    """In the compute thread: ids, profiles and exclusions of the same instant."""
+    store = engine.store
+    excluded = {slot - first: store.excluded[slot] for slot in range(first, end) if slot in store.excluded}
+    columns = ProfileColumns(
+        **{c.name: getattr(store.columns, c.name)[first:end].copy() for c in fields(ProfileColumns)}
+    )
+    return store.user_ids[first:end], excluded, columns
+
+
+def _item_ids(engine: Engine) -> list[str]:
+    return engine.catalogue.item_ids.copy()
+
+
+def _write(file: Path, engine: Engine, moment: _Moment, ask: Ask) -> int:
+    layout = row_type(engine.store.layout)
+    masses = moment.currents.masses.astype("<f8").tobytes()
+    with file.open("xb") as opened:
+
+        def put(frame: Beginning | Piece | Ending) -> None:
+            encoded = msgspec.msgpack.encode(frame)
+            opened.write(_LENGTH.pack(len(encoded)))
+            opened.write(encoded)
+
+        put(Beginning(moment.users, moment.currents.epoch, moment.currents.stream_time_ms, masses))
+        for first in range(0, moment.users, PIECE_USERS):
+            user_ids, excluded, columns = ask(_piece, engine, first, min(first + PIECE_USERS, moment.users))
+            rows = np.empty(len(user_ids), layout)
+            for name in layout.names or ():
+                rows[name] = getattr(columns, name)
+            put(Piece(user_ids, excluded, rows.tobytes()))
+        put(Ending(ask(_item_ids, engine)))
+        return opened.tell()
+
+
+_decode = msgspec.msgpack.Decoder(Beginning | Piece | Ending).decode
+
+
+def _frames(file: Path) -> Iterator[Beginning | Piece | Ending]:
+    with file.open("rb") as opened:
+        while head := opened.read(_LENGTH.size):
+            try:
+                (length,) = _LENGTH.unpack(head)
+                yield _decode(opened.read(length))
+            except (struct.error, msgspec.MsgspecError) as error:
+                raise SnapshotCorrupt(f"Expected frames of a worker's memory in {file}: {error}") from error
+
+
+def _read(file: Path, layout: ProfileLayout) -> _Read:
+    """All frames, each piece laid into the columns as it comes."""
+    beginning, ending = None, None
+    user_ids: list[str] = []
+    excluded: dict[int, tuple[int, ...]] = {}
+    columns = ProfileColumns.empty(0, layout)
+    for frame in _frames(file):
+        match frame:
+            case Beginning() if beginning is None:
+                beginning = frame
+                columns = ProfileColumns.empty(max(ROWS_MIN, int(frame.users * GROWTH)), layout)
+            case Piece() if beginning is not None and len(user_ids) + len(frame.user_ids) <= beginning.users:
+                first = len(user_ids)
+                user_ids += frame.user_ids
+                excluded.update((first + row, items) for row, items in frame.excluded.items())
+                _lay(columns, slice(first, len(user_ids)), np.frombuffer(frame.rows, row_type(layout)))
+            case Ending() if ending is None:
+                ending = frame
+            case _:
+                raise SnapshotCorrupt(
+                    f"Expected one beginning, its pieces and one ending in {file}, got another order."
+                )
+    if beginning is None or ending is None or len(user_ids) != beginning.users:
+        raise SnapshotCorrupt(f"Expected a beginning, all of its pieces and an ending in {file}; some are missing.")
+    return _Read(beginning, user_ids, columns, excluded, ending.item_ids)
+
+
+def _lay(columns: ProfileColumns, where: slice, rows: NDArray[np.void]) -> None:
+    for name in rows.dtype.names or ():
+        getattr(columns, name)[where] = rows[name]

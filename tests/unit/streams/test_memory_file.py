@@ -1,0 +1,253 @@
+"""A worker's memory goes to files and comes back, also while batches move it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index import SnapshotCorrupt
+from index.snapshot import Manifest, open_part, read_manifest
+from streams.core.events import Event, EventType
+from streams.kafka import memory_file as module
+from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
+from streams.kafka.memory_file import PART, Facts, load_memory, save_memory
+from tests.fakes_core import World, contents, event, offsets, world
+
+SAVED_AT_S = 1_700_000_100.0
+
+
+def ask(function: Callable[..., Any], *arguments: object) -> Any:
+    """The compute thread of tests: this one."""
+    return function(*arguments)
+
+
+def facts_of(built: World) -> Facts:
+    """Of the fake cluster."""
+    return Facts.of(built.engine, "cluster", "profiles")
+
+
+def save(built: World, folder: Path, asking: Callable[..., Any] = ask) -> module.Saved:
+    """At offset 7 of partition 0."""
+    return save_memory(folder, built.engine, facts_of(built), {0: 7}, SAVED_AT_S, asking)
+
+
+def load(folder: Path, **layout: int) -> World:
+    """A new world with the saved memory."""
+    found = world(**layout)
+    load_memory(folder, read_manifest(folder / "memory"), found.engine)
+    return replace(found, index=found.engine.index)  # type: ignore[arg-type]
+
+
+def lived() -> World:
+    """Users with long and short histories, exclusions, event ids, a forgotten one, one without direction."""
+    found = world()
+    batch = [event(f"u{n % 9}", f"i{n % 5}", at_s=n, event_id=f"e{n}") for n in range(60)]
+    batch += [event("u3", "i1", EventType.PURCHASE), event("u8", "i9", EventType.DISLIKE), event("gone", "i2")]
+    batch += [event("still", kind=EventType.IMPRESSION)]
+    found.feed(batch)
+    found.engine.forget(["gone"])
+    found.feed([event("late", "i77")], len(batch))
+    return found
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three users a piece, so that a few users make several."""
+    monkeypatch.setattr(module, "PIECE_USERS", 3)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_memory_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    """Every column, exclusions, slots of users and items, trend, index and epoch."""
+    source = lived()
+    saved = save(source, tmp_path)
+    target = load(tmp_path)
+    assert contents(target) == contents(source)
+    assert target.store.user_ids == source.store.user_ids
+    assert target.store.slot_of == source.store.slot_of
+    assert target.catalogue.item_ids == source.catalogue.item_ids
+    assert (saved.users, saved.epoch, saved.forgotten) == (12, source.engine.epoch, 1)
+    manifest = read_manifest(tmp_path / "memory")
+    assert (manifest.offsets, manifest.saved_at_s, manifest.model) == ({"0": 7}, SAVED_AT_S, "fake@1")
+    assert facts_of(target).differing(manifest) == []
+
+
+def test_the_restored_engine_goes_on_like_the_saved_one(tmp_path: Path) -> None:
+    """The next batch gives the same profiles, neighbours and lists, and new users and items find room."""
+    source = lived()
+    save(source, tmp_path)
+    target = load(tmp_path)
+    batch = [event(f"u{n}", f"new{n}", at_s=100.0) for n in range(12)]
+    refreshes = [found.engine.prepare(batch, offsets(12, 500), 0) for found in (source, target)]
+    assert np.array_equal(refreshes[0].neighbour_slots, refreshes[1].neighbour_slots)
+    assert np.array_equal(refreshes[0].ranking.items, refreshes[1].ranking.items)  # type: ignore[union-attr]
+    for found, refresh in zip((source, target), refreshes, strict=True):
+        found.engine.apply(refresh)
+    assert contents(target) == contents(source)
+
+
+def test_an_empty_memory_is_saved_too(tmp_path: Path) -> None:
+    """A worker without events restarts from nothing, and then learns."""
+    save(world(), tmp_path)
+    target = load(tmp_path)
+    target.feed([event()])
+    assert target.profile("u1")["events"] == 1
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_changes_between_two_pieces_comes_back_with_the_replay(tmp_path: Path) -> None:
+    """Users move, come, go and come back while the copy runs; reading on from its offsets gives the same memory."""
+    source = lived()
+    log: list[tuple[str, bytes | None]] = []
+    steps = iter(
+        [
+            lambda: write(source, log, [event("u0", "i3"), event("u8", "i4", EventType.PURCHASE), event("first", "x")]),
+            lambda: forget(source, log, "u1"),
+            lambda: write(source, log, [event("u1", "i6"), event("u7", "y"), event("u7", "z", EventType.DISLIKE)]),
+            lambda: forget(source, log, "u7"),
+            lambda: write(source, log, [event("first", "i1"), event("u8", "w")]),
+        ]
+    )
+
+    def ask_then_move(function: Callable[..., Any], *arguments: object) -> Any:
+        answer = function(*arguments)
+        next(steps, lambda: None)()
+        return answer
+
+    save(source, tmp_path, ask_then_move)
+    assert next(steps, None) is None, "the copy was over before everything had happened"
+    target = load(tmp_path)
+    for user, value in log:
+        follow(target, user, value)
+    found, expected = contents(target), contents(source)
+    assert found["profiles"] == expected["profiles"]
+    assert found["index"] == expected["index"]
+    for item, popularity in found["trend"].items():  # some of it is lost, nothing counts twice
+        assert popularity <= expected["trend"][item] * (1 + 1e-6)
+
+
+def write(source: World, log: list[tuple[str, bytes | None]], batch: list[Event]) -> None:
+    """A committed batch, and what it leaves on the changelog."""
+    refresh = source.engine.prepare(batch, offsets(len(batch), 1000 + 100 * len(log)), 0)
+    values = encode_profiles(refresh.update, source.catalogue, source.encoder.name)
+    source.engine.apply(refresh)
+    log += zip(refresh.update.users, values, strict=True)
+
+
+def forget(source: World, log: list[tuple[str, bytes | None]], user: str) -> None:
+    """A tombstone."""
+    source.engine.forget([user])
+    log.append((user, None))
+
+
+def follow(target: World, user: str, value: bytes | None) -> None:
+    """Reads one record of the changelog."""
+    if value is None:
+        target.engine.forget([user])
+        return
+    loaded = load_profiles([decode_profile(value)], target.catalogue, target.layout, target.encoder.name)
+    target.engine.load(loaded.user_ids, loaded.columns, loaded.excluded)
+
+
+def test_the_forgotten_are_in_no_file_after_the_next_save(tmp_path: Path) -> None:
+    """Neither the id nor the bytes of the vector; the save before, which held both, is gone."""
+    source = world()
+    source.feed([event("u1", "a"), event("somebody-unforgettable", "b"), event("u2", "c")])
+    state = source.profile("somebody-unforgettable")["state"]
+    save(source, tmp_path)
+    assert held(tmp_path, b"somebody-unforgettable")
+    assert held(tmp_path, state)
+    source.engine.forget(["somebody-unforgettable"])
+    assert save(source, tmp_path).forgotten == 1
+    assert not held(tmp_path, b"somebody-unforgettable")
+    assert not held(tmp_path, state)
+    assert set(contents(load(tmp_path))["profiles"]) == {"u1", "u2"}
+
+
+def held(folder: Path, needle: bytes) -> bool:
+    """Whether any file has the bytes."""
+    return any(needle in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_an_index_that_is_missing_or_wrong_is_put_right(tmp_path: Path) -> None:
+    """The profiles say who is in it and where; a stray is forgotten, and that counts as one."""
+    source = lived()
+    save(source, tmp_path)
+    (tmp_path / "index" / "vectors").unlink()
+    assert contents(load(tmp_path))["index"] == contents(source)["index"]
+    source.index.stored[0] = -source.index.stored[0]
+    source.index.stored[999] = source.index.stored[1]
+    del source.index.stored[3]
+    source.index.save(tmp_path / "index")
+    target = load(tmp_path)
+    assert set(target.index.stored) == {slot for slot in target.store.slot_of.values() if slot != 10}
+    assert contents(target)["index"] == contents(lived())["index"]
+    assert target.engine.forgotten == 1
+
+
+@pytest.mark.parametrize("cut", ["flipped", "short", "missing"])
+def test_a_damaged_file_changes_nothing(tmp_path: Path, cut: str) -> None:
+    """It is refused before the engine is touched."""
+    save(lived(), tmp_path)
+    manifest = read_manifest(tmp_path / "memory")
+    file = open_part(tmp_path / "memory", manifest, PART)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.unlink()
+    if cut != "missing":
+        file.write_bytes(content if cut == "flipped" else content[:-1])
+    target = world()
+    with pytest.raises(SnapshotCorrupt):
+        load_memory(tmp_path, manifest, target.engine)
+    assert contents(target) == contents(world())
+
+
+def frames(*parts: object) -> bytes:
+    """A file of these frames."""
+    encoded = [module.msgspec.msgpack.encode(part) for part in parts]
+    return b"".join(module._LENGTH.pack(len(each)) + each for each in encoded)
+
+
+BEGIN = module.Beginning(1, 1, 1, b"")
+PIECE = module.Piece(["u"], {}, bytes(module.row_type(world().layout).itemsize))
+END = module.Ending(["i"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        frames(BEGIN, PIECE),
+        frames(BEGIN, END),
+        frames(PIECE, END),
+        frames(BEGIN, PIECE, PIECE, END),
+        frames(BEGIN, BEGIN, PIECE, END),
+        frames(BEGIN, PIECE, END, END),
+        frames(BEGIN, PIECE, ["other"], END),
+        frames(BEGIN, PIECE, END) + b"abc",
+        frames(BEGIN, PIECE, END)[:-1],
+        b"",
+    ],
+)
+def test_frames_in_another_order_are_refused(tmp_path: Path, content: bytes) -> None:
+    """Whatever wrote them with a sound checksum."""
+    manifest = Manifest(kind="worker", dim=4, size=1)
+    module.write_snapshot(tmp_path / "memory", manifest, {PART: lambda file: file.write_bytes(content or b" ")})
+    with pytest.raises(SnapshotCorrupt):
+        load(tmp_path)
+
+
+def test_facts_that_differ_are_named(tmp_path: Path) -> None:
+    """Both values, for each."""
+    source = lived()
+    save(source, tmp_path)
+    other = replace(facts_of(source), model="fake@2", recent_items=9, cluster="another")
+    assert other.differing(read_manifest(tmp_path / "memory")) == [
+        "its cluster is 'cluster', this worker's 'another'",
+        "its model is 'fake@1', this worker's 'fake@2'",
+        "its recent_items is 8, this worker's 9",
+    ]
