@@ -18,6 +18,7 @@ from index.errors import (
 )
 from index.exact import ExactIndex
 from index.hnsw import HnswIndex
+from index.hubness import LocalScaling, MutualProximity, k_occurrence, skewness
 from index.results import IndexStats, Matches, RecallReport, RejectedRow, UpsertReport
 from index.snapshot import Manifest, open_part, read_manifest, write_snapshot
 
@@ -31,8 +32,10 @@ __all__ = [
     "IndexStats",
     "InvalidFilter",
     "InvalidNeighbours",
+    "LocalScaling",
     "Manifest",
     "Matches",
+    "MutualProximity",
     "NonFiniteQuery",
     "RecallReport",
     "RejectReason",
@@ -44,7 +47,9 @@ __all__ = [
     "UnknownId",
     "UpsertReport",
     "VectorIndexError",
+    "k_occurrence",
     "open_part",
     "read_manifest",
+    "skewness",
     "write_snapshot",
 ]

@@ -99,10 +99,11 @@ def check_recall(index: MeasurableIndex, queries: int = 256, k: int = 10, *, rng
       pushed out; one that moved *in* and stayed is as good as the wanted one it displaced;
     - a query that moved, or whose first match did, is not judged.
 
-    So nothing that moved counts as a miss. While the index's epoch stands still nothing can have moved, and
-    nothing is excused: a dead id or a stale cosine is then the index's own fault. What goes unseen is a vector
-    that moves and comes back, bit for bit, within the check. Cost: one exact scan for `queries` rows; memory:
-    `queries` x 2(k + 1) vectors.
+    So what moved does not count as a miss. While the index's epoch stands still nothing can have moved, and
+    nothing is excused: a dead id or a stale cosine is then the index's own fault. Unseen goes what moves and comes
+    back, bit for bit, and what moves between an index's choice of candidates and their scoring, for it is reported
+    as it was stored since: one place in 4,000 beside a writer that replaces a quarter of the vectors meanwhile.
+    Cost: one exact scan for `queries` rows; memory: `queries` x 2(k + 1) vectors.
 
     Raises:
         InvalidNeighbours: `queries` or k is below 1.
