@@ -46,10 +46,12 @@ format: setup  ## rewrite the code in the house style
 typecheck: setup  ## mypy, strict
 	$(RUN)/mypy
 
-bench: setup  ## ingest, latency and memory on this machine; figures as JSON
+bench: setup  ## ingest, latency, memory and the index's long form on this machine; bars and whether they hold
 	$(RUN)/nearstream bench ingest
 	$(RUN)/nearstream bench latency
 	$(RUN)/nearstream bench memory
+	$(RUN)/nearstream bench index --size 10000 --size 30000 --size 100000 --size 300000 --million
+	$(RUN)/nearstream bench index --part rivals
 
 storm: setup  ## the long exactly-once test: kills, restarts, a broker kill
 	$(RUN)/python tests/integration/storm.py $(ARGS)

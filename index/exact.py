@@ -42,6 +42,10 @@ from index.stored import Stored
 from index.table import NORM_MIN, VectorTable, normalised, usable
 
 
+SPARE = 8
+"""Candidates beyond k where a write went on during the scan."""
+
+
 class ExactIndex:
     """Unit vectors in one growing float32 array; ids are strings or ints.
 
@@ -322,6 +326,8 @@ class ExactIndex:
         ids = view.ids[slots]
         if before % 2 == 0 and guard.sequence == before:
             return scores, ids
+        # one of the best may have moved away or left since it was found: some more stand by for its place
+        slots = scan_admitted(view.vectors, view.high, queries, k + SPARE, view.owner, allowed, excluded)[1]
         return self._scored_anew(view.layout, queries, slots, k, allowed, excluded)
 
     def _scored_anew(

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from threadpoolctl import threadpool_limits
 
+from index import IndexConfig
+from streams.bench.index.case import Plan
+from streams.bench.index.data import KINDS
+from streams.bench.index.table import PARTS, measure_index
 from streams.bench.ingest import measure_ingest
 from streams.bench.latency import measure_latency
 from streams.bench.memory import measure_memory
@@ -68,6 +73,53 @@ def memory(users: int, as_json: bool) -> None:
     _print(measure_memory(load_settings(), users, _say), as_json)
 
 
+@bench.command()
+@click.option("--size", "sizes", type=click.IntRange(min=1000), multiple=True, default=(100_000,), show_default=True)
+@click.option(
+    "--data", "kinds", type=click.Choice(KINDS), multiple=True, default=("clustered", "cloud"), show_default=True
+)
+@click.option(
+    "--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only these parts; rivals only when asked for."
+)
+@click.option("--dim", type=click.IntRange(min=2), default=64, show_default=True, help="Length of a vector.")
+@click.option(
+    "--queries", type=click.IntRange(min=64), default=512, show_default=True, help="Behind every recall figure."
+)
+@click.option("--stress-queries", type=click.IntRange(min=1), default=1_000_000, show_default=True)
+@click.option("--rate", type=click.FloatRange(min=1), default=10_000.0, show_default=True, help="Changes per second.")
+@click.option("--million", is_flag=True, help="Also build a million vectors.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--quick", is_flag=True, help="Go through all parts with few vectors; the figures mean nothing.")
+@json_option
+def index(
+    sizes: tuple[int, ...],
+    kinds: tuple[str, ...],
+    parts: tuple[str, ...],
+    dim: int,
+    queries: int,
+    stress_queries: int,
+    rate: float,
+    million: bool,
+    seed: int,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Recall, cost and memory of the vector index while every vector moves, beside exact search and rivals."""
+    plan = Plan(
+        sizes=sizes,
+        kinds=kinds,
+        parts=parts,
+        million=million,
+        config=IndexConfig(dim=dim, seed=seed),
+        seed=seed,
+        queries=queries,
+        stress_queries=stress_queries,
+        changes_per_s=rate,
+    )
+    with threadpool_limits(1):
+        _print(measure_index(plan.quick() if quick else plan, _say), as_json)
+
+
 @contextmanager
 def _broker(partitions: int | None) -> Iterator[Settings]:
     """Settings for an embedded broker with empty topics, which goes with the measurement."""
@@ -91,7 +143,8 @@ def _print(report: Report, as_json: bool) -> None:
         click.echo(msgspec.json.encode(report))
         return
     click.echo(", ".join(f"{name} {value}" for name, value in report.conditions.items()))
+    width = max((len(measured.name) for measured in report.bars), default=0)
     for measured in report.bars:
         bound = "" if measured.must is None else f"  ({measured.sense} {measured.must:g})"
         verdict = {None: "", True: "  holds", False: "  MISSED"}[measured.holds]
-        click.echo(f"{measured.name:45} {measured.value:>12,.2f} {measured.unit}{bound}{verdict}")
+        click.echo(f"{measured.name:{width}} {measured.value:>12,.2f} {measured.unit}{bound}{verdict}")
