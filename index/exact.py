@@ -41,7 +41,6 @@ from index.snapshot import Json, Manifest
 from index.stored import Stored
 from index.table import NORM_MIN, VectorTable, normalised, usable
 
-
 SPARE = 8
 """Candidates beyond k where a write went on during the scan."""
 

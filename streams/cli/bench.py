@@ -147,4 +147,4 @@ def _print(report: Report, as_json: bool) -> None:
     for measured in report.bars:
         bound = "" if measured.must is None else f"  ({measured.sense} {measured.must:g})"
         verdict = {None: "", True: "  holds", False: "  MISSED"}[measured.holds]
-        click.echo(f"{measured.name:{width}} {measured.value:>12,.2f} {measured.unit}{bound}{verdict}")
+        click.echo(f"{measured.name:{width}} {measured.value:>12,.3f} {measured.unit}{bound}{verdict}")

@@ -1,0 +1,1 @@
+"""The index under change, against exact search, a fresh build and rivals, in one run."""
