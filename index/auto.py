@@ -33,7 +33,7 @@ class AutoIndex(HnswIndex):
 
     def _pays(self, tuning: Tuning) -> bool:
         pays = tuning.graph_s < COST_SHARE_MAX * tuning.scan_s
-        self._size_tried = self.config.graph_min if pays else int(len(self) * TRY_AGAIN_GROWTH)
+        self._size_tried = self.config.graph_min if pays else int(tuning.rows * TRY_AGAIN_GROWTH)
         if not pays and self._graphs:  # a graph in service no longer pays: the data became harder
             with self._table.guard.write():
                 self._drop_graphs()

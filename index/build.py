@@ -65,18 +65,23 @@ class Tuning:
     """What a query costs, in CPU seconds, in batches of 64."""
 
     ef: int
+    rows: int
     recall: float
     graph_s: float
     scan_s: float
 
 
-def tune(config: IndexConfig, graph: Graph, build: Build, view: TableView) -> Tuning:
+def tune(config: IndexConfig, graph: Graph, build: Build, view: TableView, gate: float) -> Tuning:
     """Sets the graph's smallest beam width that finds `recall_target` of the exact ten nearest of its own rows.
 
-    When none does the widest stays, and the canaries will say so.
+    Rows that drifted past `gate`, or left, since they were read do not count: they will not be searched for here. When
+    no width does the widest stays, and the canaries will say so.
     """
     rng = np.random.default_rng(config.seed)
     members = build.slots[build.read]
+    members = members[(build.drift[members] <= gate) & (view.owner[members] != NOBODY)]
+    if not len(members):
+        return Tuning(graph.ef, 0, 0.0, 0.0, 0.0)
     inside = np.zeros(len(view.owner), np.bool_)
     inside[members] = True
     sample = rng.choice(members, min(TUNING_QUERIES, len(members)), replace=False)
@@ -103,7 +108,7 @@ def tune(config: IndexConfig, graph: Graph, build: Build, view: TableView) -> Tu
         recall = recall_at(_padded(scores), _padded(exact), TUNING_K)
         if recall >= config.recall_target:
             break
-    return Tuning(graph.ef, recall, graph_s, scan_s)
+    return Tuning(graph.ef, len(members), recall, graph_s, scan_s)
 
 
 def _padded(scores: Floats) -> Floats:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.anchors import Anchors
 from index.build import CHUNK, Build, Tuning, lower_priority, return_freed_memory, tune
 from index.config import IndexConfig
 from index.delta import Delta, DeltaView
@@ -64,6 +65,7 @@ class HnswIndex(ExactIndex):
         self._graphs: tuple[Graph, ...] = ()
         self._delta = Delta(config.dim, np.empty(0, np.int32), np.empty((0, config.dim), np.float32))
         self._drift: Floats = np.zeros(len(table.view.owner), np.float32)
+        self._anchors = Anchors(config.dim, len(table.view.owner))
         self._gate = float(np.arccos(config.drift_cosine_min))
         self._builds: list[Build] = []
         self._limbo: list[int] = []
@@ -87,7 +89,8 @@ class HnswIndex(ExactIndex):
         graphs, base = self._graphs, self._graphs[:1]
         base_rows = sum(len(graph) for graph in base)
         running = self._builds[:1]
-        held = sum(graph.memory_bytes for graph in graphs) + self._delta.memory_bytes + 4 * self._table.view.high
+        held = sum(graph.memory_bytes for graph in graphs) + self._delta.memory_bytes + self._anchors.memory_bytes
+        held += 4 * self._table.view.high
         return (
             super()
             .stats()
@@ -231,6 +234,7 @@ class HnswIndex(ExactIndex):
         owner[held.slots[answers]] = graph.tag
         self._drift = np.zeros(len(owner), np.float32)
         self._drift[held.slots] = drift
+        self._anchors.reserve(len(owner))
         self._graphs, self._generation = (graph,), 1
         self._in_service_since_s = time.monotonic()
         self._base_live = int(np.count_nonzero(answers))
@@ -250,38 +254,49 @@ class HnswIndex(ExactIndex):
         if not (self._graphs or self._builds):
             vectors[slots] = rows
             return
-        cosines = np.einsum("nd,nd->n", vectors[slots], rows)
-        angles = np.arccos(np.clip(cosines, -1.0, 1.0))
+        former = vectors[slots]
+        angles = np.arccos(np.clip(np.einsum("nd,nd->n", former, rows), -1.0, 1.0))
         vectors[slots] = rows
         for build in self._builds:
             build.drift[slots] += angles
         if not self._graphs:
             return
         scanned = owner[slots] == SCANNED
-        far = ~scanned & self._drifted(slots, rows, angles)
+        far = np.zeros(len(slots), np.bool_)
+        held = np.flatnonzero(~scanned)
+        far[held] = self._drifted(slots[held], former[held], rows[held], angles[held])
         self._base_live -= int(np.count_nonzero(owner[slots[far]] == self._graphs[0].tag))
         owner[slots[far]] = SCANNED
         entering = scanned | far
         self._delta.put(slots[entering], rows[entering])
 
-    def _drifted(self, slots: Slots, rows: Floats, angles: Floats) -> Mask:
+    def _drifted(self, slots: Slots, former: Floats, rows: Floats, angles: Floats) -> Mask:
         """Which rows left the gate around what their graph holds of them.
 
         The sum of a row's angles since bounds its distance from above, and the last one less the sum before bounds it
-        from below; only between the two bounds the graph is asked, which costs more than all the rest.
+        from below; only between the two bounds the anchor is asked.
         """
         before = self._drift[slots]
+        self._anchor(slots, former, before)
         self._drift[slots] = before + angles
         far: Mask = angles - before > self._gate
         unsure = np.flatnonzero(~far & (before + angles > self._gate))
-        owners = self._table.view.owner[slots[unsure]]
-        for graph in self._graphs:
-            asked = unsure[owners == graph.tag]
-            if len(asked):
-                cosines = np.einsum("nd,nd->n", graph.vectors(slots[asked]), rows[asked])
-                self._drift[slots[asked]] = np.arccos(np.clip(cosines, -1.0, 1.0))
-                far[asked] = cosines < self.config.drift_cosine_min
+        cosines = self._anchors.cosines(slots[unsure], rows[unsure])
+        self._drift[slots[unsure]] = np.arccos(np.clip(cosines, -1.0, 1.0))
+        far[unsure] = cosines < self.config.drift_cosine_min
         return far
+
+    def _anchor(self, slots: Slots, former: Floats, drift: Floats) -> None:
+        """Anchors rows at their first move; those that had moved before their graph came into service are asked for."""
+        missing = self._anchors.missing(slots)
+        unmoved = missing & (drift == 0)
+        self._anchors.put(slots[unmoved], former[unmoved])
+        asked = slots[missing & ~unmoved]
+        owners = self._table.view.owner[asked]
+        for graph in self._graphs:
+            own = asked[owners == graph.tag]
+            if len(own):
+                self._anchors.put(own, graph.vectors(own))
 
     def _add(self, slots: Slots, rows: Floats) -> None:
         super()._add(slots, rows)
@@ -292,6 +307,7 @@ class HnswIndex(ExactIndex):
                 grown = np.zeros(capacity, np.float32)
                 grown[: len(drift)] = drift
                 setattr(*holder, grown)
+        self._anchors.reserve(capacity)
         if self._graphs:
             self._delta.put(slots, rows)
 
@@ -390,7 +406,7 @@ class HnswIndex(ExactIndex):
                 self.config, build.tag, len(build.slots), self._chunks(build, base=base), build.twins, self._cancelled
             )
             if base:
-                tuning = tune(self.config, graph, build, self._table.view)
+                tuning = tune(self.config, graph, build, self._table.view, self._gate)
                 if not self._pays(tuning):
                     return
                 self._tuning = tuning
@@ -453,8 +469,11 @@ class HnswIndex(ExactIndex):
         self._delta = Delta(self.config.dim, beside, table.view.vectors[beside])
         table.view = table.view._replace(owner=owner)
         if base:
+            self._anchors = Anchors(self.config.dim, len(owner))
             self._base_live = len(near)
             self._dead = int(np.count_nonzero(owner[members] == NOBODY))
+        else:
+            self._anchors.drop(near)
         self._publish()
 
     def _settle_limbo(self, build: Build) -> None:

@@ -24,7 +24,7 @@ COMMANDS = {
     "digest": ("streams.cli.digest", "Counts and a hash over all profiles."),
     "dlq": ("streams.cli.dlq", "Dead letters: list by reason, mend and send back."),
     "dashboard": ("streams.cli.dashboard", "The live page: lag, freshness, one user's list."),
-    "bench": ("streams.cli.bench", "Measure ingest, latency and memory on this machine."),
+    "bench": ("streams.cli.bench", "Measure ingest, latency, memory and the index on this machine."),
 }
 
 
