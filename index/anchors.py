@@ -13,7 +13,6 @@ from index.results import Floats, Mask, Slots
 
 NONE = -1
 ROWS_MIN = 1024
-GROWTH = 1.5
 
 
 class Anchors:
@@ -42,8 +41,8 @@ class Anchors:
     def put(self, slots: Slots, vectors: Floats) -> None:
         """Anchors distinct slots that have none at unit vectors (n, d)."""
         count = self._used + len(slots)
-        if count > len(self._scales):
-            rows = int(GROWTH * count)
+        if count > len(self._scales):  # room that waits is not mapped; growing step by step would copy again and again
+            rows = max(len(self._row), count)
             codes, scales = np.zeros((rows, self._codes.shape[1]), np.int8), np.zeros(rows, np.float32)
             codes[: self._used], scales[: self._used] = self._codes[: self._used], self._scales[: self._used]
             self._codes, self._scales = codes, scales

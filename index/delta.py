@@ -8,8 +8,8 @@ import numpy as np
 
 from index.results import Floats, Slots
 
-ROWS_MIN = 1024
-GROWTH = 1.25
+GROWTH = 1.5
+NONE = -1
 
 
 class DeltaView(NamedTuple):
@@ -23,52 +23,54 @@ class DeltaView(NamedTuple):
 class Delta:
     """Append-only copies of table rows; a slot that leaves is zeroed and stays until the delta is made anew."""
 
-    def __init__(self, dim: int, slots: Slots, vectors: Floats) -> None:
-        """Begins with these rows (n, d)."""
-        capacity = max(ROWS_MIN, int(GROWTH * len(slots)))
-        self.view = DeltaView(np.zeros((capacity, dim), np.float32), np.zeros(capacity, np.int32), 0)
-        self._position: dict[int, int] = {}
+    def __init__(self, dim: int, room: int, slots_max: int, slots: Slots, vectors: Floats) -> None:
+        """Begins with these rows (n, d), with room for `room` more: untouched, it takes no memory."""
+        room += len(slots)
+        self.view = DeltaView(np.zeros((room, dim), np.float32), np.zeros(room, np.int32), 0)
+        self._position: Slots = np.full(slots_max, NONE, np.int32)
+        self._held = 0
         self.put(slots, vectors)
 
     def __len__(self) -> int:
-        return len(self._position)
+        return self._held
 
     @property
     def memory_bytes(self) -> int:
-        """Of the copies."""
-        return self.view.vectors.nbytes + self.view.slots.nbytes
+        """Of the copies and the table that finds them."""
+        view = self.view
+        return view.vectors[: view.rows].nbytes + view.slots[: view.rows].nbytes + self._position.nbytes
 
-    def slots(self) -> Slots:
-        """All slots that answer from here."""
-        return np.array(list(self._position), np.int32)
+    def reserve(self, slots_max: int) -> None:
+        """Makes room for slots below `slots_max`."""
+        if (more := slots_max - len(self._position)) > 0:
+            self._position = np.concatenate([self._position, np.full(more, NONE, np.int32)])
 
     def put(self, slots: Slots, vectors: Floats) -> None:
         """Adds or moves distinct slots."""
-        view, get = self.view, self._position.get
-        count = view.rows
-        positions = []
-        for slot in slots.tolist():
-            position = get(slot)
-            if position is None:
-                position = self._position[slot] = count
-                count += 1
-            positions.append(position)
-        if count > len(view.slots):
-            view = self._grown(count)
+        view = self.view
+        positions = self._position[slots]
+        new = positions == NONE
+        rows = view.rows + int(np.count_nonzero(new))
+        positions[new] = np.arange(view.rows, rows, dtype=np.int32)
+        self._position[slots] = positions
+        self._held += rows - view.rows
+        if rows > len(view.slots):
+            view = self._grown(rows)
         view.vectors[positions] = vectors
         view.slots[positions] = slots
-        self.view = view._replace(rows=count)
+        self.view = view._replace(rows=rows)
 
     def drop(self, slots: Slots) -> None:
-        """Zeroes the rows of those slots that are here."""
-        pop = self._position.pop
-        popped = (pop(slot, None) for slot in slots.tolist())
-        positions = [position for position in popped if position is not None]
+        """Zeroes the rows of those distinct slots that are here."""
+        positions = self._position[slots]
+        positions = positions[positions != NONE]
         self.view.vectors[positions] = 0.0
+        self._position[slots] = NONE
+        self._held -= len(positions)
 
-    def _grown(self, count: int) -> DeltaView:
-        view, capacity = self.view, int(GROWTH * count)
-        vectors = np.zeros((capacity, view.vectors.shape[1]), np.float32)
-        slots = np.zeros(capacity, np.int32)
+    def _grown(self, rows: int) -> DeltaView:
+        view, room = self.view, int(GROWTH * rows)
+        vectors = np.zeros((room, view.vectors.shape[1]), np.float32)
+        slots = np.zeros(room, np.int32)
         vectors[: view.rows], slots[: view.rows] = view.vectors[: view.rows], view.slots[: view.rows]
         return DeltaView(vectors, slots, view.rows)

@@ -63,7 +63,7 @@ class HnswIndex(ExactIndex):
         super().__init__(config)
         table = self._table
         self._graphs: tuple[Graph, ...] = ()
-        self._delta = Delta(config.dim, np.empty(0, np.int32), np.empty((0, config.dim), np.float32))
+        self._delta = self._new_delta(np.empty(0, np.int32))
         self._drift: Floats = np.zeros(len(table.view.owner), np.float32)
         self._anchors = Anchors(config.dim, len(table.view.owner))
         self._gate = float(np.arccos(config.drift_cosine_min))
@@ -245,7 +245,7 @@ class HnswIndex(ExactIndex):
         self._limbo = np.flatnonzero(unused & in_graph[:rows]).tolist()
         table.free.extend(np.flatnonzero(unused & ~in_graph[:rows]).tolist())
         beside = held.slots[~answers]
-        self._delta = Delta(self.config.dim, beside, table.view.vectors[beside])
+        self._delta = self._new_delta(beside)
 
     # -- changes, inside the write guard ------------------------------------------------------------------------------
 
@@ -308,6 +308,7 @@ class HnswIndex(ExactIndex):
                 grown[: len(drift)] = drift
                 setattr(*holder, grown)
         self._anchors.reserve(capacity)
+        self._delta.reserve(capacity)
         if self._graphs:
             self._delta.put(slots, rows)
 
@@ -331,6 +332,11 @@ class HnswIndex(ExactIndex):
             self._drop_graphs()
         self._publish()
         self._wake()
+
+    def _new_delta(self, slots: Slots) -> Delta:
+        """With room for what may come until a segment takes it over, should a base be built meanwhile."""
+        view = self._table.view
+        return Delta(self.config.dim, 3 * self.config.delta_max, len(view.owner), slots, view.vectors[slots])
 
     def _publish(self) -> None:
         self._view = GraphView(self._table.view, self._graphs, self._delta.view)
@@ -460,13 +466,14 @@ class HnswIndex(ExactIndex):
         self._drift[near] = build.drift[near]
         if not base:
             graph.tune(self._graphs[0].ef)
-        answering = set(np.unique(owner[: table.view.high]).tolist())
-        kept = tuple(other for other in self._graphs if other.tag in answering - build.replaced)
+        kept = tuple(other for other in self._graphs if other.tag not in build.replaced and (owner == other.tag).any())
         self._graphs = (graph, *kept) if base else (*kept, graph)
-        used = np.flatnonzero(owner[: table.view.high] != NOBODY).astype(np.int32)
-        beside = used[~np.isin(owner[used], [each.tag for each in self._graphs])]
+        outside = owner != NOBODY
+        for each in self._graphs:
+            outside &= owner != each.tag
+        beside = np.flatnonzero(outside).astype(np.int32)
         owner[beside] = SCANNED
-        self._delta = Delta(self.config.dim, beside, table.view.vectors[beside])
+        self._delta = self._new_delta(beside)
         table.view = table.view._replace(owner=owner)
         if base:
             self._anchors = Anchors(self.config.dim, len(owner))
@@ -495,7 +502,7 @@ class HnswIndex(ExactIndex):
         owner = np.where(table.view.owner == NOBODY, NOBODY, SCANNED).astype(np.int32)
         table.view = table.view._replace(owner=owner)
         self._graphs = ()
-        self._delta = Delta(self.config.dim, np.empty(0, np.int32), np.empty((0, self.config.dim), np.float32))
+        self._delta = self._new_delta(np.empty(0, np.int32))
         self._base_live = self._dead = 0
         self._erasing.clear()
         if not self._builds:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -111,8 +112,7 @@ class VectorTable:
 
     def slots(self, ids: Iterable[VectorId]) -> Slots:
         """The slot of each id, -1 for unknown ones."""
-        get = self.slot_of.get
-        return np.array([get(vector_id, -1) for vector_id in ids], np.int32)
+        return np.fromiter(map(self.slot_of.get, ids, repeat(-1)), np.int32)
 
     def known_slots(self, ids: Sequence[VectorId]) -> Slots:
         """The slot of each id.
