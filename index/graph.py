@@ -18,6 +18,8 @@ from index.kernels import follow_chains
 from index.results import Floats, Mask, Slots
 from index.twins import Twins
 
+LABEL_LOCKS_BYTES = 65_536 * 40
+"""Mutexes that every graph of hnswlib has, however small."""
 WIDER = 4
 """Factor of the beam when a query's candidates were too few."""
 
@@ -98,8 +100,9 @@ class Graph:
         graph = self._graph
         level_0 = 4 * graph.dim + 4 * 2 * graph.M + 4 + 8
         upper = (4 * graph.M + 4) / graph.M + 8
-        bookkeeping = 40 + 4 + 48
-        return int(graph.get_max_elements() * (level_0 + upper + bookkeeping)) + self.twins.chain.nbytes
+        bookkeeping = 40 + 4 + 48  # a mutex, the level, the entry of a hash map
+        by_row = graph.get_max_elements() * (level_0 + upper + bookkeeping)
+        return int(by_row) + LABEL_LOCKS_BYTES + self.twins.chain.nbytes
 
     def tune(self, ef: int) -> None:
         """Sets the beam width; only before the graph goes into service."""
