@@ -10,6 +10,8 @@ from index.results import Floats, Slots
 
 GROWTH = 1.5
 NONE = -1
+RECENT_ROWS = 2048
+"""As many as the worker changes at once, and more."""
 
 
 class DeltaView(NamedTuple):
@@ -74,3 +76,27 @@ class Delta:
         slots = np.zeros(room, np.int32)
         vectors[: view.rows], slots[: view.rows] = view.vectors[: view.rows], view.slots[: view.rows]
         return DeltaView(vectors, slots, view.rows)
+
+
+class Recent:
+    """The rows that changed last, wherever they answer from: compared exactly, so that each is found at once.
+
+    A graph finds almost every vector by itself, not every one. Older copies are overwritten; a copy that is out of date
+    only brings up a candidate, which is scored by its current vector.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.vectors: Floats = np.zeros((RECENT_ROWS, dim), np.float32)
+        self.slots: Slots = np.zeros(RECENT_ROWS, np.int32)
+        self._next = 0
+
+    def put(self, slots: Slots, vectors: Floats) -> None:
+        """Notes the last of these changed rows (n, d)."""
+        slots, vectors = slots[-RECENT_ROWS:], vectors[-RECENT_ROWS:]
+        places = (self._next + np.arange(len(slots))) % RECENT_ROWS
+        self.vectors[places], self.slots[places] = vectors, slots
+        self._next = int((self._next + len(slots)) % RECENT_ROWS)
+
+    def drop(self, slots: Slots) -> None:
+        """Zeroes the copies of these slots."""
+        self.vectors[np.isin(self.slots, slots)] = 0.0

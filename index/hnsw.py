@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from index.anchors import Anchors
 from index.build import CHUNK, Build, Tuning, lower_priority, return_freed_memory, tune
 from index.config import IndexConfig
-from index.delta import Delta, DeltaView
+from index.delta import RECENT_ROWS, Delta, DeltaView, Recent
 from index.exact import ExactIndex
 from index.graph import BuildCancelled, Graph
 from index.kernels import NOBODY, SCANNED, TAG_MIN, count_owned
@@ -66,6 +66,7 @@ class HnswIndex(ExactIndex):
         self._delta = self._new_delta(np.empty(0, np.int32))
         self._drift: Floats = np.zeros(len(table.view.owner), np.float32)
         self._anchors = Anchors(config.dim, len(table.view.owner))
+        self._recent = Recent(config.dim)
         self._gate = float(np.arccos(config.drift_cosine_min))
         self._builds: list[Build] = []
         self._limbo: list[int] = []
@@ -192,7 +193,17 @@ class HnswIndex(ExactIndex):
             allowed=allowed,
             excluded=excluded,
         )[1]
-        candidates = np.concatenate([*found, scanned], axis=1)
+        recent = scan(
+            self._recent.vectors,
+            RECENT_ROWS,
+            queries,
+            k,
+            owner,
+            slots=self._recent.slots,
+            allowed=allowed,
+            excluded=excluded,
+        )[1]
+        candidates = np.concatenate([*found, scanned, recent], axis=1)
         scores, ids = self._scored_anew(view.table.layout, queries, candidates, k, allowed, excluded)
         if len(short):
             scores[short], ids[short] = self._scan_all(queries[short], k, allowed, excluded[short])
@@ -261,6 +272,7 @@ class HnswIndex(ExactIndex):
             build.drift[slots] += angles
         if not self._graphs:
             return
+        self._recent.put(slots, rows)
         scanned = owner[slots] == SCANNED
         far = np.zeros(len(slots), np.bool_)
         held = np.flatnonzero(~scanned)
@@ -320,6 +332,7 @@ class HnswIndex(ExactIndex):
         self._base_live -= from_base
         self._dead += from_base
         self._delta.drop(slots)
+        self._recent.drop(slots)
 
     def _freed(self, slots: Slots) -> None:
         if self._graphs or self._builds:

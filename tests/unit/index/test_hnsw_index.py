@@ -359,3 +359,25 @@ def test_builds_yield_to_queries() -> None:
         index.upsert(range(200), directions(3, 200))
         assert index.settle(30.0)
     assert seen[0] > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_what_changed_last_is_found_even_where_the_graph_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moved row whose graph does not find it is found all the same, and gone when it is forgotten."""
+    index, vectors = built()
+    real = Graph._ask
+
+    def blind(graph: Graph, queries: Floats, count: int) -> Slots | None:
+        labels = real(graph, queries, count)
+        assert labels is not None
+        return np.where(labels <= 50, 300, labels)
+
+    monkeypatch.setattr(Graph, "_ask", blind)
+    assert index.search(vectors[1:51], 1).similarities.max() < 0.999
+    moved = nudged(vectors[1:51], 0.999)
+    index.upsert(range(1, 51), moved)
+    assert index.stats().delta == 0
+    assert index.search(moved, 1).ids[:, 0].tolist() == list(range(1, 51))
+    index.forget([7])
+    assert index.search(moved[6:7], 1).similarities.max() < 0.999
+    assert np.abs(index._recent.vectors @ moved[6]).max() < 0.999
+    index.close()
