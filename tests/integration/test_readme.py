@@ -157,7 +157,7 @@ def own_kafka(tmp_path: Path, jars_dir: Path) -> Iterator[EmbeddedKafka]:
 @pytest.mark.timeout(180)
 async def test_the_python_recipe_produces_an_event_and_reads_the_list(own_kafka: EmbeddedKafka, tmp_path: Path) -> None:
     """Run as it stands, but for the address: it prints the user's count of events and the recommended items."""
-    (recipe,) = blocks("python")
+    recipe, _ = blocks("python")
     assert recipe.count(README_ADDRESS) == 1
     settings = load_settings(bootstrap=own_kafka.bootstrap, partitions=3)
     await create_topics(settings)
@@ -175,3 +175,11 @@ async def test_the_python_recipe_produces_an_event_and_reads_the_list(own_kafka:
     recommended = ast.literal_eval(items)
     assert recommended
     assert "red-shoes" not in recommended
+
+
+def test_the_index_example_holds() -> None:
+    """Run as it stands: its own assertion is the test."""
+    _, example = blocks("python")
+    ran = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=RECIPE_S_MAX)
+    assert ran.returncode == 0, ran.stderr
+    assert "assert" in example

@@ -149,6 +149,7 @@ class _Churn:
 
         An index too small to be built anew is left after `CYCLE_CHURN_MAX` times as many changes as users.
         """
+        self._index.rebuild(wait=True)
         account, first = CpuAccount(), self._users.changes
         generation, last = self._index.stats().generation, first + CYCLE_CHURN_MAX * len(self._users)
         with account.running():
