@@ -180,6 +180,8 @@ async def test_the_python_recipe_produces_an_event_and_reads_the_list(own_kafka:
 def test_the_index_example_holds() -> None:
     """Run as it stands: its own assertion is the test."""
     _, example = blocks("python")
-    ran = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=RECIPE_S_MAX)
+    ran = subprocess.run(
+        [sys.executable, "-c", example], check=False, capture_output=True, text=True, timeout=RECIPE_S_MAX
+    )
     assert ran.returncode == 0, ran.stderr
     assert "assert" in example
