@@ -19,6 +19,7 @@ from index.errors import (
 from index.exact import ExactIndex
 from index.hnsw import HnswIndex
 from index.hubness import LocalScaling, MutualProximity, k_occurrence, skewness
+from index.int8 import Int8Index
 from index.results import IndexStats, Matches, RecallReport, RejectedRow, UpsertReport
 from index.snapshot import Manifest, open_part, read_manifest, write_snapshot
 
@@ -30,6 +31,7 @@ __all__ = [
     "HnswIndex",
     "IndexConfig",
     "IndexStats",
+    "Int8Index",
     "InvalidFilter",
     "InvalidNeighbours",
     "LocalScaling",

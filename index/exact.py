@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ from index.results import (
 from index.scan import NO_MASK, empty_best, rescore, scan_admitted, warm_up
 from index.snapshot import Json, Manifest
 from index.stored import Stored
-from index.table import NORM_MIN, VectorTable, normalised, usable
+from index.table import NORM_MIN, TableView, VectorTable, float_row, normalised, usable
 
 SPARE = 8
 """Candidates beyond k where a write went on during the scan."""
@@ -56,7 +56,7 @@ class ExactIndex:
     def __init__(self, config: IndexConfig) -> None:
         """An empty index; its code is compiled on return, so the first search is as fast as the next."""
         self.config = config
-        self._table = VectorTable(config.dim, config.capacity_initial)
+        self._table = VectorTable(self._row(), config.capacity_initial)
         self._epoch = 0
         self.origin: Manifest | None = None
         """What the snapshot that it was loaded from says of itself; None for an index that began empty."""
@@ -92,7 +92,7 @@ class ExactIndex:
             UnknownId: one is not there.
         """
         table = self._table
-        return table.guard.read(lambda: table.view.vectors[table.known_slots(ids)])
+        return table.guard.read(lambda: self._taken(table.view, table.known_slots(ids)))
 
     def ids(self) -> list[VectorId]:
         """All ids, in the order of their slots."""
@@ -260,7 +260,7 @@ class ExactIndex:
         """A copy of all rows."""
         view = self._table.view
         slots = np.flatnonzero(view.owner[: view.high] != NOBODY).astype(np.int32)
-        return Stored(view.ids[slots].tolist(), slots, view.vectors[slots], None, view.high)
+        return Stored(view.ids[slots].tolist(), slots, self._taken(view, slots), None, view.high)
 
     def _restore(self, held: Stored) -> None:
         """Takes over a snapshot while empty; the slots it was saved with do not matter here."""
@@ -321,12 +321,12 @@ class ExactIndex:
         guard = self._table.guard
         before = guard.sequence
         view = self._table.view
-        scores, slots = scan_admitted(view.vectors, view.high, queries, k, view.owner, allowed, excluded)
+        scores, slots = self._scanned(view, queries, k, allowed, excluded)
         ids = view.ids[slots]
         if before % 2 == 0 and guard.sequence == before:
             return scores, ids
         # one of the best may have moved away or left since it was found: some more stand by for its place
-        slots = scan_admitted(view.vectors, view.high, queries, k + SPARE, view.owner, allowed, excluded)[1]
+        slots = self._scanned(view, queries, k + SPARE, allowed, excluded)[1]
         return self._scored_anew(view.layout, queries, slots, k, allowed, excluded)
 
     def _scored_anew(
@@ -341,18 +341,18 @@ class ExactIndex:
             view = self._table.view
             if view.layout != layout:
                 return empty_best(len(queries), k)[0], np.full((len(queries), k), None, np.object_)
-            scores, slots = rescore(queries, view.vectors, view.owner, candidates, k, allowed, excluded)
+            scores, slots = self._rescored(view, queries, candidates, k, allowed, excluded)
             return scores, view.ids[slots]
 
         return self._table.guard.read(work)
 
     def _move(self, slots: Slots, rows: Floats) -> None:
         """Known slots get new rows."""
-        self._table.view.vectors[slots] = rows
+        self._put(slots, rows)
 
     def _add(self, slots: Slots, rows: Floats) -> None:
         """Newly claimed slots get their first rows."""
-        self._table.view.vectors[slots] = rows
+        self._put(slots, rows)
 
     def _leave(self, slots: Slots) -> None:
         """These slots (-1: unknown) are about to be released."""
@@ -364,6 +364,33 @@ class ExactIndex:
 
     def _changed(self) -> None:
         """A call has changed something; the guard is still held."""
+
+    # -- how a row is kept --------------------------------------------------------------------------------------------
+
+    def _row(self) -> np.dtype[Any]:
+        """The form of one row of the table."""
+        return float_row(self.config.dim)
+
+    def _put(self, slots: Slots, rows: Floats) -> None:
+        """Writes unit rows (n, d) at distinct slots."""
+        self._table.view.vectors[slots] = rows
+
+    def _taken(self, view: TableView, slots: Slots) -> Floats:
+        """Copies (n, d) of the rows at these slots."""
+        taken: Floats = view.vectors[slots]
+        return taken
+
+    def _scanned(
+        self, view: TableView, queries: Floats, k: int, allowed: Mask, excluded: Slots
+    ) -> tuple[Floats, Slots]:
+        """The best k of all rows, as `scan` gives them."""
+        return scan_admitted(view.vectors, view.high, queries, k, view.owner, allowed, excluded)
+
+    def _rescored(
+        self, view: TableView, queries: Floats, candidates: Slots, k: int, allowed: Mask, excluded: Slots
+    ) -> tuple[Floats, Slots]:
+        """The best k of each query's candidates (q, c), by the rows as they are now."""
+        return rescore(queries, view.vectors, view.owner, candidates, k, allowed, excluded)
 
 
 def _rejected(norms: NDArray[np.float64]) -> tuple[RejectedRow, ...]:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,8 @@ class WriteGuard:
 class TableView(NamedTuple):
     """The arrays as of one moment. Rows at or above `high` were never used."""
 
-    vectors: Floats
-    """(capacity, d) unit rows, zeros where the slot is free."""
+    vectors: NDArray[Any]
+    """(capacity, d) unit rows in float32, or (capacity,) rows in the table's own form; zeros where the slot is free."""
     ids: NDArray[np.object_]
     """(capacity,) None where the slot is free."""
     owner: Slots
@@ -89,11 +89,17 @@ class TableView(NamedTuple):
     """Slots mean the same in all views of one layout; only closing up begins another."""
 
 
+def float_row(dim: int) -> np.dtype[Any]:
+    """A vector as it is: d times float32."""
+    return np.dtype((np.float32, (dim,)))
+
+
 class VectorTable:
     """Growing columns with one slot an id. Every method that changes something is called inside `guard.write()`."""
 
-    def __init__(self, dim: int, capacity: int) -> None:
-        self.dim = dim
+    def __init__(self, row: np.dtype[Any], capacity: int) -> None:
+        """`row` is the form of one vector; see `float_row`."""
+        self.row = row
         self.guard = WriteGuard()
         self.slot_of: dict[VectorId, int] = {}
         self.view = self._empty(capacity, 0, 0)
@@ -107,8 +113,8 @@ class VectorTable:
     def memory_bytes(self) -> int:
         """What the columns and the dict take; untouched room is not mapped, and not counted."""
         view = self.view
-        row = view.vectors.itemsize * self.dim + view.ids.itemsize + view.owner.itemsize
-        return view.high * row + sys.getsizeof(self.slot_of)
+        row_bytes = self.row.itemsize + view.ids.itemsize + view.owner.itemsize
+        return view.high * row_bytes + sys.getsizeof(self.slot_of)
 
     def slots(self, ids: Iterable[VectorId]) -> Slots:
         """The slot of each id, -1 for unknown ones."""
@@ -176,7 +182,7 @@ class VectorTable:
 
     def _empty(self, capacity: int, high: int, layout: int) -> TableView:
         return TableView(
-            np.zeros((capacity, self.dim), np.float32),
+            np.zeros(capacity, self.row),
             np.empty(capacity, np.object_),
             np.zeros(capacity, np.int32),
             high,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from index import AutoIndex, ExactIndex, HnswIndex, IndexConfig, UpsertReport, auto
+from index import AutoIndex, ExactIndex, HnswIndex, IndexConfig, Int8Index, UpsertReport, auto
 from index.results import VectorId
 from streams.core.ports import Floats, VectorIndex
 
@@ -18,6 +18,10 @@ IndexFactory = Callable[[], VectorIndex]
 def exact() -> VectorIndex:
     # the annotation is the point: mypy refuses an index that has drifted from its port
     return ExactIndex(IndexConfig(dim=DIM, capacity_initial=4))
+
+
+def int8() -> VectorIndex:
+    return Int8Index(IndexConfig(dim=DIM, capacity_initial=4))
 
 
 # graphs of a few dozen rows, each as good as exact, so that the same answers can be asked of them
@@ -45,7 +49,7 @@ def settled_hnsw() -> VectorIndex:
     return SettledHnsw(GRAPHS)
 
 
-@pytest.fixture(params=[exact, hnsw, settled_hnsw, automatic], ids=lambda factory: factory.__name__)
+@pytest.fixture(params=[exact, int8, hnsw, settled_hnsw, automatic], ids=lambda factory: factory.__name__)
 def index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[VectorIndex]:
     monkeypatch.setattr(auto, "COST_SHARE_MAX", float("inf"))  # so few rows are cheaper to scan
     factory: IndexFactory = request.param
@@ -56,8 +60,11 @@ def index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def directions(seed: int, count: int) -> Floats:
-    vectors = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    """Random unit rows whose direction int8 holds without loss: so every index is asked for the same answers."""
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(-127, 128, (count, DIM)).astype(np.float32)
+    steps[np.arange(count), rng.integers(0, DIM, count)] = 127.0
+    return steps / np.linalg.norm(steps, axis=1, keepdims=True)
 
 
 def test_results_are_the_nearest_best_first(index: VectorIndex) -> None:
