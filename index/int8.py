@@ -25,6 +25,8 @@ DECODED_NUMBERS_MAX = 131_072
 """Of one block of decoded rows: 512 KB of float32, so that the GEMM reads them from the L2 cache."""
 Codes = NDArray[np.int8]
 """(n, bytes of a row): the factor's bytes, the codes, and what aligns the next factor."""
+Factors = NDArray[np.float32]
+"""(n, bytes of a row / 4): the same memory as float32; the first column is the factors."""
 
 
 class Int8Index(ExactIndex):
@@ -50,8 +52,7 @@ class Int8Index(ExactIndex):
         return coded_row(self.config.dim)
 
     def _put(self, slots: Slots, rows: Floats) -> None:
-        table = self._table.view.vectors
-        encode(rows, slots, _codes(table), table["factor"])
+        encode(rows, slots, *_columns(self._table.view.vectors))
 
     def _taken(self, view: TableView, slots: Slots) -> Floats:
         taken = np.empty((len(slots), self.config.dim), np.float32)
@@ -73,9 +74,8 @@ class Int8Index(ExactIndex):
     def _rescored(
         self, view: TableView, queries: Floats, candidates: Slots, k: int, allowed: Mask, excluded: Slots
     ) -> tuple[Floats, Slots]:
-        table = view.vectors
         best = empty_best(len(queries), k)
-        rescore_codes(queries, _codes(table), table["factor"], view.owner, candidates, allowed, excluded, *best)
+        rescore_codes(queries, *_columns(view.vectors), view.owner, candidates, allowed, excluded, *best)
         return best
 
 
@@ -85,7 +85,7 @@ def coded_row(dim: int) -> np.dtype[Any]:
 
 
 @compiled
-def encode(rows: Floats, slots: Slots, codes: Codes, factors: Floats) -> None:
+def encode(rows: Floats, slots: Slots, codes: Codes, factors: Factors) -> None:
     """Writes unit rows (n, d) at distinct slots; each row's largest number becomes a code of 127 or -127.
 
     Rows that were decoded get the codes they had, so that saving and loading changes nothing.
@@ -100,14 +100,14 @@ def encode(rows: Floats, slots: Slots, codes: Codes, factors: Floats) -> None:
             code = np.rint(rows[row, number] * steps)
             squares += code * code
             codes[slots[row], CODES_AT + number] = np.int8(code)
-        factors[slots[row]] = np.float32(1.0) / np.sqrt(squares)
+        factors[slots[row], 0] = np.float32(1.0) / np.sqrt(squares)
 
 
 @compiled
-def decode(codes: Codes, factors: Floats, out: Floats) -> None:
+def decode(codes: Codes, factors: Factors, out: Floats) -> None:
     """Fills `out` (n, d) with the unit rows."""
     for row in range(out.shape[0]):
-        factor = factors[row]
+        factor = factors[row, 0]
         for number in range(out.shape[1]):
             out[row, number] = np.float32(codes[row, CODES_AT + number]) * factor
 
@@ -116,7 +116,7 @@ def decode(codes: Codes, factors: Floats, out: Floats) -> None:
 def rescore_codes(
     queries: Floats,
     codes: Codes,
-    factors: Floats,
+    factors: Factors,
     owner: Slots,
     candidates: Slots,
     allowed: Mask,
@@ -133,16 +133,21 @@ def rescore_codes(
             score = np.float32(0.0)
             for number in range(queries.shape[1]):
                 score += queries[query, number] * np.float32(codes[slot, CODES_AT + number])
-            place(best_scores[query], best_slots[query], score * factors[slot], slot)
+            place(best_scores[query], best_slots[query], score * factors[slot, 0], slot)
 
 
-def _codes(rows: NDArray[Any]) -> Codes:
-    """The bytes of coded rows, as a view: contiguous, which lets the loops over them run in vector registers."""
-    return rows.view(np.int8).reshape(len(rows), rows.itemsize)
+def _columns(rows: NDArray[Any]) -> tuple[Codes, Factors]:
+    """Coded rows as the kernels take them, in place.
+
+    Both are contiguous: loops over codes run in vector registers, and one compiled form of a kernel fits any rows
+    (numpy calls a field of a single row contiguous and a field of two strided).
+    """
+    size = rows.itemsize
+    return rows.view(np.int8).reshape(len(rows), size), rows.view(np.float32).reshape(len(rows), size // 4)
 
 
 def _decode(rows: NDArray[Any], out: Floats) -> None:
-    decode(_codes(rows), rows["factor"], out)
+    decode(*_columns(rows), out)
 
 
 def _scan(
@@ -180,7 +185,7 @@ def _scan(
 def _warm_up(row: np.dtype[Any], dim: int) -> None:
     """Compiles the kernels, so that the first search is as fast as the next."""
     table, vectors, slots = np.zeros(1, row), np.ones((1, dim), np.float32), np.zeros(1, np.int32)
-    encode(vectors, slots, _codes(table), table["factor"])
+    encode(vectors, slots, *_columns(table))
     _decode(table, vectors)
     owner, nobody = np.full(1, SCANNED, np.int32), np.full(1, -1, np.int32)
-    rescore_codes(vectors, _codes(table), table["factor"], owner, slots[:, None], NO_MASK, nobody, *empty_best(1, 1))
+    rescore_codes(vectors, *_columns(table), owner, slots[:, None], NO_MASK, nobody, *empty_best(1, 1))

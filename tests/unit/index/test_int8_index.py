@@ -120,6 +120,23 @@ def test_a_forgotten_row_leaves_no_byte() -> None:
     assert index.slots(["next"]).tolist() == [7]
 
 
+def test_a_new_index_has_compiled_all_that_it_runs() -> None:
+    """One row or many, gathered or not, find the kernels compiled: no later call pays for that."""
+    index = Int8Index(CONFIG)
+    kernels: list[Any] = [int8.encode, int8.decode, int8.rescore_codes, int8.merge_top]
+    before = [len(kernel.signatures) for kernel in kernels]
+    assert min(before) >= 1
+    vectors = directions(20, 200)
+    for rows in (slice(0, 1), slice(0, 200)):
+        index.upsert(range(200)[rows], vectors[rows])
+        index.search(vectors[rows], 3)
+        index.search(vectors[rows], 3, filter=index.mask([0]))
+        index.vectors(range(200)[rows])
+        candidates, nobody = np.zeros((1, 2), np.int32), np.full(1, -1, np.int32)
+        index._rescored(index._table.view, vectors[:1], candidates, 1, np.empty(0, np.bool_), nobody)
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
 def test_growing_and_closing_up_move_codes_with_their_factors() -> None:
     """After growth and after most rows left, each id still has the row that it was given."""
     vectors = directions(12, 4000)
