@@ -39,8 +39,8 @@ class Int8Index(ExactIndex):
     What coding costs, of 100,000 rows of 64 numbers (`tests/benchmarks/int8.py`: evenly spread, clustered, and long
     along a few axes; the last is the worst of each range): a cosine is off by .0006 to .0009 in the mean, .0019 to
     .0030 at the 99th percentile and .009 at most; recall@10 against float32 is .99 to .97. The rows take .27 of
-    float32's memory, the index with ids and their dict .41. CPU of a query by float32's: .91 to .95 in batches of 64,
-    .92 to 1.05 alone; of an upsert 1.0 to 1.2. Saving takes 4·d bytes a row for as long as it lasts.
+    float32's memory, the index with ids and their dict .41. CPU of a query by float32's: .91 to .97 in batches of 64,
+    .92 to 1.18 alone; of an upsert 1.0 to 1.3. Saving takes 4·d bytes a row for as long as it lasts.
     """
 
     def __init__(self, config: IndexConfig) -> None:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,8 +181,9 @@ def read_array(file: Path) -> NDArray[Any]:
 
     Raises:
         SnapshotCorrupt: the file is no such array.
+        SnapshotMissing: a save has replaced this snapshot since the part was opened.
     """
-    with file.open("rb") as opened:
+    with _opened(file) as opened:
         try:
             array: NDArray[Any] = np.lib.format.read_array(opened, allow_pickle=False)
         except ValueError as error:
@@ -210,14 +211,24 @@ def read_ids(file: Path) -> list[VectorId]:
 
     Raises:
         SnapshotCorrupt: the file is no list of strings and ints.
+        SnapshotMissing: a save has replaced this snapshot since the part was opened.
     """
     try:
-        ids = json.loads(file.read_bytes())
+        with _opened(file) as opened:
+            ids = json.loads(opened.read())
     except ValueError as error:
         raise SnapshotCorrupt(f"Expected a JSON list of ids in {file}: {error}") from error
     if not isinstance(ids, list) or not set(map(type, ids)) <= {str, int}:
         raise SnapshotCorrupt(f"Expected a JSON list of strings and ints in {file}, got something else.")
     return ids
+
+
+def _opened(file: Path) -> BinaryIO:
+    """For reading; a part that `open_part` found right can be gone only because a newer save deleted it."""
+    try:
+        return file.open("rb")
+    except FileNotFoundError as error:
+        raise SnapshotMissing(f"{file} was replaced by a newer snapshot while it was read; read it again.") from error
 
 
 class _Current(NamedTuple):
