@@ -17,11 +17,7 @@ from numpy.typing import NDArray
 from index import stored
 from index.config import IndexConfig
 from index.errors import (
-    DimensionMismatch,
     InvalidFilter,
-    InvalidNeighbours,
-    NonFiniteQuery,
-    RejectReason,
 )
 from index.kernels import NOBODY
 from index.recall import check_recall
@@ -31,15 +27,15 @@ from index.results import (
     Mask,
     Matches,
     RecallReport,
-    RejectedRow,
     Slots,
     UpsertReport,
     VectorId,
 )
+from index.rows import padded, sound_queries, sound_rows
 from index.scan import NO_MASK, empty_best, rescore, scan_admitted, warm_up
 from index.snapshot import Json, Manifest
 from index.stored import Stored
-from index.table import NORM_MIN, TableView, VectorTable, float_row, normalised, usable
+from index.table import TableView, VectorTable, float_row
 
 SPARE = 8
 """Candidates beyond k where a write went on during the scan."""
@@ -127,17 +123,9 @@ class ExactIndex:
         Raises:
             DimensionMismatch: the shape is not (len(ids), d); nothing has changed.
         """
-        rows, norms = normalised(vectors, self.config.dim)
-        if len(rows) != len(ids):
-            raise DimensionMismatch(f"Expected one vector per id, got {len(ids)} ids, {len(rows)} vectors.")
-        sound = usable(norms)
-        good = range(len(rows)) if sound.all() else np.flatnonzero(sound).tolist()
-        position_of = {ids[position]: position for position in good}
-        if not position_of:
-            return UpsertReport(0, 0, _rejected(norms))
-        distinct = list(position_of)
-        if len(distinct) < len(rows):
-            rows = rows[list(position_of.values())]
+        distinct, rows, rejected = sound_rows(ids, vectors, self.config.dim)
+        if not distinct:
+            return UpsertReport(0, 0, rejected)
         with self._table.guard.write():
             slots = self._table.slots(distinct)
             new = np.flatnonzero(slots < 0)
@@ -148,7 +136,7 @@ class ExactIndex:
                 self._add(slots[new], rows if len(new) == len(rows) else rows[new])
             self._epoch += 1
             self._changed()
-        return UpsertReport(len(new), len(known), _rejected(norms))
+        return UpsertReport(len(new), len(known), rejected)
 
     def remove(self, ids: Sequence[VectorId]) -> int:
         """Takes the ids out, zeroing their rows; returns how many were there. Unknown ones are left alone."""
@@ -270,12 +258,7 @@ class ExactIndex:
     def _answer(
         self, vectors: Floats, k: int, exclude: Sequence[VectorId | None] | None, mask: Mask | None, *, exact: bool
     ) -> Matches:
-        if k < 1:
-            raise InvalidNeighbours(f"k must be 1 or more, got {k}.")
-        queries, norms = normalised(vectors, self.config.dim)
-        if not np.isfinite(norms).all():
-            row = int(np.isfinite(norms).argmin())
-            raise NonFiniteQuery(f"Query {row} of {len(norms)} holds NaN or infinity; drop it before the call.")
+        queries, directed = sound_queries(vectors, k, self.config.dim)
         width = min(k, max(len(self), 1))
         guard = self._table.guard
         for attempt in range(guard.TRIES + 1):
@@ -287,12 +270,11 @@ class ExactIndex:
             crossed = guard.sequence != sequence and mask is None and not np.isfinite(scores).all()
             if self._table.view.layout == layout and not crossed:
                 break
-        ids = np.full((len(queries), k), None, np.object_)
-        similarities = np.full((len(queries), k), np.nan, np.float32)
-        found = np.isfinite(scores) & (norms >= NORM_MIN)[:, None]
+        ids, similarities = answer = padded(len(queries), k)
+        found = np.isfinite(scores) & directed[:, None]
         ids[:, :width][found] = found_ids[found]
         similarities[:, :width][found] = np.clip(scores[found], -1.0, 1.0)
-        return Matches(ids, similarities)
+        return answer
 
     def _checked(
         self, mask: Mask | None, exclude: Sequence[VectorId | None] | None, queries: int
@@ -391,10 +373,3 @@ class ExactIndex:
     ) -> tuple[Floats, Slots]:
         """The best k of each query's candidates (q, c), by the rows as they are now."""
         return rescore(queries, view.vectors, view.owner, candidates, k, allowed, excluded)
-
-
-def _rejected(norms: NDArray[np.float64]) -> tuple[RejectedRow, ...]:
-    bad = np.flatnonzero(~usable(norms)).tolist()
-    return tuple(
-        RejectedRow(row, RejectReason.ZERO_NORM if np.isfinite(norms[row]) else RejectReason.NON_FINITE) for row in bad
-    )

@@ -1,4 +1,4 @@
-"""What may go into an index and what may be asked of it: the checks before any engine of somebody else's is called."""
+"""What may go into an index and what may be asked of it: the checks that all indexes share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def sound_rows(ids: Sequence[VectorId], vectors: Floats, dim: int) -> SoundRows:
         RejectedRow(position, RejectReason.ZERO_NORM if np.isfinite(norms[position]) else RejectReason.NON_FINITE)
         for position in np.flatnonzero(~sound).tolist()
     )
-    return SoundRows(list(last), rows[list(last.values())], rejected)
+    if len(last) < len(rows):
+        rows = rows[list(last.values())]
+    return SoundRows(list(last), rows, rejected)
 
 
 def sound_queries(vectors: Floats, k: int, dim: int) -> tuple[Floats, Mask]:
