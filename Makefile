@@ -56,10 +56,12 @@ bench: setup  ## ingest, latency, memory and the index's long form on this machi
 storm: setup  ## the long exactly-once test: kills, restarts, a broker kill
 	$(RUN)/python tests/integration/storm.py $(ARGS)
 
+# what the demo needs: the broker, the readers of public logs, and training
+EXTRAS := --extra local --extra logs --extra train
 lock: $(VENV)/.product  ## pin all versions and hashes anew
-	$(RUN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --extra local \
+	$(RUN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate $(EXTRAS) \
 	  pyproject.toml -o requirements.lock
-	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra local --group dev \
+	$(RUN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(EXTRAS) --group dev \
 	  -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove the environment and caches; the embedded broker's data stays

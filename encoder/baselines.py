@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +38,16 @@ class ProfileEvents(Protocol):
     @property
     def gaps_s(self) -> Floats:
         """(e,) seconds since the user's latest event before this one, 0 when late or first."""
+        ...
+
+    @property
+    def types(self) -> NDArray[np.uint8]:
+        """(e,) code of the event's type."""
+        ...
+
+    @property
+    def ratings(self) -> Floats:
+        """(e,) the value of a rating, NaN for an event of another type or without one."""
         ...
 
 
@@ -77,6 +88,10 @@ class DecayedMean:
         no_vectors = np.zeros((0, self._dim), np.float32)
         decayed_sums(no_vectors, no_rows, no_vectors, no_values, no_values, self._half_life_s)
 
+    def initial_states(self, attributes: Sequence[Sequence[str]]) -> Floats:
+        """(u, d) zeros: nothing is known before the first event, whatever the attributes."""
+        return np.zeros((len(attributes), self._dim), np.float32)
+
     def step(self, states: Floats, events: ProfileEvents) -> None:
         """Moves `states` (u, d) in place, one event after the other. All or nothing.
 
@@ -84,10 +99,8 @@ class DecayedMean:
             ValueError: a shape does not fit, a row does not exist, a value is not finite or a gap is negative;
                 the message names the event, and no state has changed.
         """
-        self._check_states(states)
-        if not (states.flags.writeable and states.flags.c_contiguous and states.dtype == np.float32):
-            raise ValueError("states must be a writeable C-contiguous float32 array, to be moved in place.")
-        self._check_events(len(states), events)
+        check_states(states, self._dim, writeable=True)
+        check_events(len(states), self._dim, events)
         decayed_sums(
             states,
             _plain(events.rows, np.int32),
@@ -103,32 +116,48 @@ class DecayedMean:
         Raises:
             ValueError: the shape does not fit or a state is not finite; the message names the row.
         """
-        self._check_states(states)
-        wide = states.astype(np.float64)
-        norms = np.sqrt(np.square(wide).sum(axis=1))
-        _refuse("state", "is not finite", ~np.isfinite(norms))
-        has_direction = norms >= NORM_MIN
-        scales = np.divide(1.0, norms, out=np.zeros_like(norms), where=has_direction)
-        unit: Floats = (wide * scales[:, None]).astype(np.float32)
-        return unit
+        check_states(states, self._dim)
+        return unit_vectors(states)
 
-    def _check_states(self, states: Floats) -> None:
-        if states.ndim != 2 or states.shape[1] != self._dim:
-            raise ValueError(f"states must have the shape (users, {self._dim}), got {states.shape}.")
 
-    def _check_events(self, users: int, events: ProfileEvents) -> None:
-        rows, item_vectors, weights, gaps_s = events.rows, events.item_vectors, events.weights, events.gaps_s
-        if rows.ndim != 1 or weights.shape != rows.shape or gaps_s.shape != rows.shape:
-            raise ValueError(
-                f"rows, weights and gaps_s must have one value per event, got the shapes "
-                f"{rows.shape}, {weights.shape} and {gaps_s.shape}."
-            )
-        if item_vectors.shape != (len(rows), self._dim):
-            raise ValueError(f"item_vectors must have the shape ({len(rows)}, {self._dim}), got {item_vectors.shape}.")
-        _refuse("event", f"names a row outside 0..{users - 1}", (rows < 0) | (rows >= users))
-        _refuse("event", "has an item vector that is not finite", ~np.isfinite(item_vectors).all(axis=1))
-        _refuse("event", "has a weight that is not finite", ~np.isfinite(weights))
-        _refuse("event", "has a gap that is negative or not finite", ~(np.isfinite(gaps_s) & (gaps_s >= 0)))
+def unit_vectors(sums: Floats) -> Floats:
+    """(u, d) at unit length; exact zeros for a row without direction (norm below 1e-6).
+
+    Raises:
+        ValueError: a row is not finite; the message names it.
+    """
+    wide = sums.astype(np.float64)
+    norms = np.sqrt(np.square(wide).sum(axis=1))
+    _refuse("state", "is not finite", ~np.isfinite(norms))
+    has_direction = norms >= NORM_MIN
+    scales = np.divide(1.0, norms, out=np.zeros_like(norms), where=has_direction)
+    unit: Floats = (wide * scales[:, None]).astype(np.float32)
+    return unit
+
+
+def check_states(states: Floats, width: int, *, writeable: bool = False) -> None:
+    """Raises ValueError when the states have another shape than (users, width) or cannot be moved in place."""
+    if states.ndim != 2 or states.shape[1] != width:
+        raise ValueError(f"states must have the shape (users, {width}), got {states.shape}.")
+    if writeable and not (states.flags.writeable and states.flags.c_contiguous and states.dtype == np.float32):
+        raise ValueError("states must be a writeable C-contiguous float32 array, to be moved in place.")
+
+
+def check_events(users: int, dim: int, events: ProfileEvents) -> None:
+    """Raises ValueError, naming the event, when shapes differ, a row does not exist or a value is none."""
+    rows, item_vectors, weights, gaps_s = events.rows, events.item_vectors, events.weights, events.gaps_s
+    if rows.ndim != 1 or {weights.shape, gaps_s.shape, events.types.shape, events.ratings.shape} != {rows.shape}:
+        raise ValueError(
+            f"rows, weights, gaps_s, types and ratings must have one value per event, got the shapes {rows.shape}, "
+            f"{weights.shape}, {gaps_s.shape}, {events.types.shape} and {events.ratings.shape}."
+        )
+    if item_vectors.shape != (len(rows), dim):
+        raise ValueError(f"item_vectors must have the shape ({len(rows)}, {dim}), got {item_vectors.shape}.")
+    _refuse("event", f"names a row outside 0..{users - 1}", (rows < 0) | (rows >= users))
+    _refuse("event", "has an item vector that is not finite", ~np.isfinite(item_vectors).all(axis=1))
+    _refuse("event", "has a weight that is not finite", ~np.isfinite(weights))
+    _refuse("event", "has a gap that is negative or not finite", ~(np.isfinite(gaps_s) & (gaps_s >= 0)))
+    _refuse("event", "has an infinite rating", np.isinf(events.ratings))
 
 
 def _plain(values: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:

@@ -45,13 +45,15 @@ class HashedItemEncoder:
         """Length d of a vector."""
         return self._dim
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> Floats:
-        """Unit vectors (n, d) of the ids; the descriptions are not read.
+    def encode(
+        self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]
+    ) -> Floats:
+        """Unit vectors (n, d) of the ids; nothing else is read.
 
         Raises:
-            ValueError: there is not one description per id.
+            ValueError: there is not one description and one list of attributes per id.
         """
-        _check_paired(item_ids, descriptions)
+        check_paired(item_ids, descriptions, attributes)
         return self.directions(item_ids)
 
     def directions(self, item_ids: Sequence[str]) -> Floats:
@@ -81,13 +83,15 @@ class TextItemEncoder:
         """Length d of a vector."""
         return self._text_encoder.dim
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> Floats:
-        """Unit vectors (n, d), each a function of its own id and description alone.
+    def encode(
+        self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]
+    ) -> Floats:
+        """Unit vectors (n, d), each a function of its own id and description alone; attributes are not read.
 
         Raises:
-            ValueError: there is not one description per id.
+            ValueError: there is not one description and one list of attributes per id.
         """
-        _check_paired(item_ids, descriptions)
+        check_paired(item_ids, descriptions, attributes)
         vectors = self._text_encoder.encode(descriptions)
         wordless = np.flatnonzero(~vectors.any(axis=1)).tolist()
         if wordless:
@@ -95,6 +99,10 @@ class TextItemEncoder:
         return vectors
 
 
-def _check_paired(item_ids: Sequence[str], descriptions: Sequence[str]) -> None:
-    if len(item_ids) != len(descriptions):
-        raise ValueError(f"got {len(item_ids)} item ids but {len(descriptions)} descriptions; give one each.")
+def check_paired(item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]) -> None:
+    """Raises ValueError when there is not one description and one list of attribute tokens per id."""
+    if not len(item_ids) == len(descriptions) == len(attributes):
+        raise ValueError(
+            f"got {len(item_ids)} item ids, {len(descriptions)} descriptions and {len(attributes)} lists of "
+            "attributes; give one each."
+        )

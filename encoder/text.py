@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from encoder.config import DIM_MAX
+from encoder.pretrained import fingerprint
 
 Floats = NDArray[np.float32]
 
@@ -25,6 +27,8 @@ TEXT_CHARS_MAX = 2000
 BATCH_TEXTS_MAX = 1024
 """Texts whose token vectors are in memory at once (about 3 MB for titles)."""
 NORM_MIN = 1e-6
+RECIPE = 1
+"""Counts changes of how this module makes a vector from the same files."""
 
 _PACKAGE = "wordllama"
 _TOKENIZER = Path("tokenizers", "l2_supercat_tokenizer_config.json")
@@ -52,6 +56,11 @@ class StaticTextEncoder:
         with safe_open(_wheel_file(_WEIGHTS), "np") as weights:
             self._token_vectors: Floats = weights.get_slice(_TENSOR)[:, :dim].astype(np.float32)
 
+    @cached_property
+    def name(self) -> str:
+        """`wordllama@` recipe `-` fingerprint of the wheel's two files: equal names give equal vectors."""
+        return f"wordllama@{RECIPE}-{fingerprint([_wheel_file(_TOKENIZER), _wheel_file(_WEIGHTS)])}"
+
     @property
     def dim(self) -> int:
         """Length d of a vector."""
@@ -60,7 +69,7 @@ class StaticTextEncoder:
     def encode(self, texts: Sequence[str]) -> Floats:
         """Unit vectors (n, d); exact zeros for an empty or blank text. Reads at most 2,000 characters of each."""
         vectors = np.zeros((len(texts), self._dim), np.float32)
-        spoken = [position for position, text in enumerate(texts) if text and not text.isspace()]
+        spoken = spoken_positions(texts)
         for start in range(0, len(spoken), BATCH_TEXTS_MAX):
             positions = spoken[start : start + BATCH_TEXTS_MAX]
             vectors[positions] = self._encode_spoken([texts[position] for position in positions])
@@ -68,7 +77,7 @@ class StaticTextEncoder:
 
     def _encode_spoken(self, texts: list[str]) -> Floats:
         encodings = self._tokenizer.encode_batch_fast(
-            [text[:TEXT_CHARS_MAX].lower() for text in texts], add_special_tokens=False
+            [beginning(text, TEXT_CHARS_MAX).lower() for text in texts], add_special_tokens=False
         )
         token_ids = [encoding.ids for encoding in encodings]
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
@@ -79,6 +88,16 @@ class StaticTextEncoder:
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         unit: Floats = np.divide(sums, norms, out=np.zeros_like(sums), where=norms >= NORM_MIN)
         return unit
+
+
+def spoken_positions(texts: Sequence[str]) -> list[int]:
+    """Where the texts are that say something: neither empty nor only white space."""
+    return [position for position, text in enumerate(texts) if text and not text.isspace()]
+
+
+def beginning(text: str, chars_max: int) -> str:
+    """The first `chars_max` characters; half a surrogate pair, which no UTF-8 can hold, becomes a question mark."""
+    return text[:chars_max].encode("utf-8", "replace").decode("utf-8")
 
 
 def _wheel_file(name: Path) -> Path:

@@ -37,13 +37,18 @@ def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ran
     threadpool_limits(1)  # rule 7: BLAS with two threads on two busy cores costs several times more
     try:
         encoder = load_encoder(
-            EncoderConfig(model=settings.model, dim=settings.dim, half_life_days=settings.half_life_days)
+            EncoderConfig(
+                model=settings.model,
+                dim=settings.dim,
+                half_life_days=settings.half_life_days,
+                event_types=tuple(EVENT_TYPES),
+            )
         )
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"The encoder cannot be loaded: {error}") from error
     profiles = encoder.profiles if model is None else model
     store = ProfileStore(ProfileLayout(profiles.state_width, settings.recent_items, settings.event_id_window))
-    catalogue = Catalogue(encoder.items, settings.dim)
+    catalogue = Catalogue(encoder.items)
     trend = Trend(settings.trend_half_life_hours * SECONDS_PER_HOUR)
     updater = ProfileUpdater(store, catalogue, profiles, settings.type_weights, settings.excluded_items_max)
     ranker = Ranker(
@@ -61,7 +66,7 @@ def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ran
         catalogue=catalogue,
         updater=updater,
         encoder=profiles,
-        index=AutoIndex(IndexConfig(dim=settings.dim)),
+        index=AutoIndex(IndexConfig(dim=profiles.dim)),
         trend=trend,
         ranker=ranker if ranking else None,
         neighbour_candidates=settings.neighbour_candidates if ranking else 0,

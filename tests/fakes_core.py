@@ -32,10 +32,14 @@ DAY_MS = 86_400_000
 class FakeItems:
     """Directions drawn from a checksum of the words, or of the id without words. Counts what it encodes."""
 
+    dim = DIM
+
     def __init__(self) -> None:
         self.encoded: list[str] = []
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> Floats:
+    def encode(
+        self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]
+    ) -> Floats:
         """Unit vectors (n, 4)."""
         self.encoded.extend(item_ids)
         texts = [words or f"id:{item_id}" for item_id, words in zip(item_ids, descriptions, strict=True)]
@@ -56,7 +60,7 @@ class FakeProfiles:
     def step(self, states: Floats, events: EncoderEvents) -> None:
         """One event after the other."""
         self.gaps_s.extend(events.gaps_s.tolist())
-        for row, item, weight, gap_s in zip(*events, strict=True):
+        for row, item, weight, gap_s, *_ in zip(*events, strict=True):
             states[row] = stepped(states[row], item, weight, gap_s)
 
     def vectors(self, states: Floats) -> Floats:
@@ -196,7 +200,7 @@ def world(
     """An engine without history."""
     layout = ProfileLayout(DIM, recent_items, event_id_window)
     store, items, encoder, index = ProfileStore(layout), FakeItems(), FakeProfiles(model), FakeIndex()
-    catalogue, trend = Catalogue(items, DIM), Trend(3600.0)
+    catalogue, trend = Catalogue(items), Trend(3600.0)
     updater = ProfileUpdater(store, catalogue, encoder, DEFAULT_TYPE_WEIGHTS, excluded_items_max)
     ranker = Ranker(store, catalogue, trend, RankerConfig(list_items=5)) if ranking else None
     engine = Engine(store, catalogue, updater, encoder, index, trend, ranker, neighbour_candidates)

@@ -19,6 +19,7 @@ COMMANDS = {
     "topics": ("streams.cli.topics", "Create and list the topics."),
     "worker": ("streams.cli.worker", "Turn events into refreshed lists until stopped."),
     "feed": ("streams.cli.feed", "Publish a public log, a file or the synthetic shop as events."),
+    "data": ("streams.cli.data", "Count a log before it is used: users, items, times, funnel, problems."),
     "tail": ("streams.cli.tail", "Follow a topic, by default the recommendations."),
     "show": ("streams.cli.show", "One user: profile, vector and last list."),
     "digest": ("streams.cli.digest", "Counts and a hash over all profiles."),

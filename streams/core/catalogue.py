@@ -26,9 +26,9 @@ class Catalogue:
     Not thread-safe: read and written in the compute thread only.
     """
 
-    def __init__(self, encoder: ItemEncoder, dim: int) -> None:
+    def __init__(self, encoder: ItemEncoder) -> None:
         self._encoder = encoder
-        self._vectors = np.zeros((ROWS_MIN, dim), np.float32)
+        self._vectors = np.zeros((ROWS_MIN, encoder.dim), np.float32)
         self._described = np.zeros(ROWS_MIN, np.bool_)
         self._available = np.zeros(ROWS_MIN, np.bool_)
         self.item_ids: list[str] = []
@@ -57,7 +57,7 @@ class Catalogue:
         slots = np.fromiter(map(self.slot_of.get, item_ids, repeat(-1)), np.int32, len(item_ids))
         if (slots < 0).any():
             unknown = list(dict.fromkeys(item_ids[row] for row in np.flatnonzero(slots < 0).tolist()))
-            self._add(unknown, self._encoder.encode(unknown, [""] * len(unknown)))
+            self._add(unknown, self._encoder.encode(unknown, [""] * len(unknown), [()] * len(unknown)))
             slots = np.fromiter(map(self.slot_of.__getitem__, item_ids), np.int32, len(item_ids))
         return slots
 
@@ -76,7 +76,7 @@ class Catalogue:
         items = list({item.item_id: item for item in items}.values())
         descriptions = [item.description() for item in items]
         ids = [item.item_id for item in items]
-        vectors = self._encoder.encode(ids, descriptions)
+        vectors = self._encoder.encode(ids, descriptions, [item.attributes() for item in items])
         known = np.array([item_id in self.slot_of for item_id in ids], np.bool_)
         fresh = np.flatnonzero(~known)
         self._add([ids[row] for row in fresh.tolist()], vectors[fresh])

@@ -6,6 +6,7 @@ meaning of an event type.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -101,9 +102,20 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str | None = None
     available: bool = True
 
+    def attributes(self) -> list[str]:
+        """Tokens of what the item belongs to; a price is told by its power of two, in whatever currency."""
+        tokens = [f"category:{category}" for category in self.categories]
+        tokens += [f"brand:{self.brand}"] if self.brand else []
+        tokens += [f"provider:{self.provider}"] if self.provider else []
+        tokens += [f"tag:{tag}" for tag in self.tags]
+        if self.price is not None and math.isfinite(self.price):
+            tokens.append(f"price:{math.floor(math.log2(self.price))}" if self.price > 0 else "price:free")
+        return tokens
+
     def description(self) -> str:
         """The words that stand for the item; empty when it has none."""
-        parts = [self.title, *self.categories, self.brand, *self.tags, self.text]
+        words = [tag for tag in self.tags if not any(map(str.isdigit, tag))]  # with a digit it is a code
+        parts = [self.title, *self.categories, self.brand, *words, self.text]
         return " ".join(part for part in parts if part)
 
 
@@ -116,3 +128,11 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
     occupation: str | None = None
     country: str | None = None
     attributes: dict[str, Any] = {}
+
+    def tokens(self) -> list[str]:
+        """Tokens of what is known of the person; an age is told by its decade."""
+        tokens = [] if self.age is None else [f"age:{self.age // 10 * 10}"]
+        named = {"gender": self.gender, "occupation": self.occupation, "country": self.country}
+        tokens += [f"{name}:{value}" for name, value in named.items() if value]
+        tokens += [f"{name}:{value}" for name, value in self.attributes.items() if isinstance(value, str | int | bool)]
+        return tokens

@@ -26,6 +26,10 @@ class EncoderEvents(NamedTuple):
     """(e,) how far the event moves the profile; negative repels."""
     gaps_s: Floats
     """(e,) seconds since the user's latest event before this one, 0 when late or first."""
+    types: NDArray[np.uint8]
+    """(e,) `EventType.code`."""
+    ratings: Floats
+    """(e,) the value of a rating, NaN for an event of another type or without one."""
 
 
 class ProfileEncoder(Protocol):
@@ -58,8 +62,15 @@ class ProfileEncoder(Protocol):
 class ItemEncoder(Protocol):
     """Gives an item its vector, from its words when it has any."""
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> Floats:
-        """Unit vectors (n, d). An empty description gives a random direction seeded by the id."""
+    @property
+    def dim(self) -> int:
+        """Length d of a vector."""
+        ...
+
+    def encode(
+        self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]
+    ) -> Floats:
+        """Unit vectors (n, d). Of whom nothing is known gets a random direction seeded by the id."""
         ...
 
 

@@ -5,6 +5,7 @@ Sizes: e events of the batch, u users touched by accepted events, d dimensions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 NO_EVENT_ID = 0
 RATING_NEUTRAL = 2.5
 RATING_MAX = 5.0
+RATING_ABS_MAX = 1e6
+"""Any finite value may come; what is further out says no more and must fit a float32."""
 ACCEPTED, DUPLICATE, APPLIED_BEFORE = 0, 1, 2
 _EXCLUDING = frozenset({EventType.PURCHASE, EventType.DISLIKE})
 
@@ -43,6 +46,8 @@ class EventColumns:
     offsets: NDArray[np.int64]
     event_ids: NDArray[np.uint64]
     weights: Floats
+    ratings: Floats
+    """NaN for events that are no rating."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -210,6 +215,8 @@ class ProfileUpdater:
                 item_vectors=self._catalogue.vectors[batch.items[accepted]],
                 weights=batch.weights[accepted],
                 gaps_s=gaps_s[accepted],
+                types=batch.types[accepted],
+                ratings=batch.ratings[accepted],
             ),
         )
         return self._touched(batch, slots, columns, verdicts, accepted)
@@ -240,6 +247,8 @@ class ProfileUpdater:
             item_vectors=self._catalogue.vectors[columns.recent_items[places]],
             weights=self.weights_of(columns.recent_types[places]),
             gaps_s=gaps_s[places],
+            types=columns.recent_types[places],
+            ratings=np.full(len(rows), np.nan, np.float32),  # profiles do not keep them
         )
         self._encoder.step(columns.state, events)
 
@@ -249,11 +258,15 @@ class ProfileUpdater:
         row_of = dict(zip(users, range(len(users)), strict=True))
         types = np.array([e.type.code for e in events], np.uint8)
         weights = self._type_weights[types]
-        ratings = types == EventType.RATING.code
-        if ratings.any():
-            values = np.array([RATING_MAX if e.value is None else e.value for e in events])
-            scale = np.clip((values - RATING_NEUTRAL) / (RATING_MAX - RATING_NEUTRAL), -1.0, 1.0)
-            weights = np.where(ratings, weights * scale, weights).astype(np.float32)
+        ratings = np.full(len(events), np.nan, np.float32)
+        rated = types == EventType.RATING.code
+        if rated.any():
+            given = [events[e].value for e in np.flatnonzero(rated).tolist()]
+            values = np.array([math.nan if value is None else value for value in given])
+            ratings[rated] = np.clip(values, -RATING_ABS_MAX, RATING_ABS_MAX)
+            likings = np.where(np.isnan(ratings), RATING_MAX, ratings)
+            scale = np.clip((likings - RATING_NEUTRAL) / (RATING_MAX - RATING_NEUTRAL), -1.0, 1.0)
+            weights = np.where(rated, weights * scale, weights).astype(np.float32)
         return EventColumns(
             users=users,
             rows=np.fromiter(map(row_of.__getitem__, user_ids), np.int32, len(events)),
@@ -263,6 +276,7 @@ class ProfileUpdater:
             offsets=offsets,
             event_ids=np.array([hash_event_id(e.event_id) if e.event_id else NO_EVENT_ID for e in events], np.uint64),
             weights=weights,
+            ratings=ratings,
         )
 
     def _touched(

@@ -21,7 +21,7 @@ from streams.core.events import (
     User,
 )
 from streams.sources.files import STANDARD_INPUT, count_lines, find_beside, find_file, open_bytes
-from streams.sources.ordering import by_time
+from streams.sources.ordering import by_time, noting_disorder
 from streams.sources.port import Description, Skips
 from streams.sources.timestamps import from_milliseconds, from_rfc3339
 
@@ -80,7 +80,7 @@ class JsonLines:
         """The valid lines of the log."""
         decoder = msgspec.json.Decoder(WrittenEvent)
         events = self._records(self._path, lambda line: _event(line, decoder))
-        return by_time(events) if self._ordered else events
+        return by_time(noting_disorder(events, self.skips)) if self._ordered else events
 
     def _side_records(self, name: str, kind: type[Record]) -> Iterator[Record]:
         path = find_beside(self._path, [name])

@@ -81,8 +81,8 @@ class RowParser:
             raise _invalid(f"expected {self._width} columns, got {len(row)}")
         event_id = row_id(row) if self._layout.id_from_row else self._optional(row, self._event_id, EVENT_ID_CHARS_MAX)
         return Event(
-            user_id=_id(row[self._user], "user"),
-            item_id=_id(row[self._item], "item"),
+            user_id=checked_id(row[self._user], "user"),
+            item_id=checked_id(row[self._item], "item"),
             type=self._type_of(row),
             timestamp=self._milliseconds(row[self._timestamp]),
             event_id=event_id,
@@ -126,7 +126,7 @@ class RowParser:
         return _utf8(text) or None
 
 
-def row_id(row: Row) -> str:
+def row_id(row: Sequence[str]) -> str:
     """64 bits of a digest over all fields: equal rows have equal ids, others practically never.
 
     Raises:
@@ -135,7 +135,8 @@ def row_id(row: Row) -> str:
     return hashlib.blake2b(_encoded("\x1f".join(row)), digest_size=8).hexdigest()
 
 
-def _id(text: str, what: str) -> str:
+def checked_id(text: str, what: str) -> str:
+    """The text itself. Raises RejectedRecord when it cannot be an id: empty, too long, not UTF-8."""
     if not 0 < len(text) <= ID_CHARS_MAX:
         raise _invalid(f"{what} id has {len(text)} characters, 1 to {ID_CHARS_MAX} are allowed")
     return _utf8(text)

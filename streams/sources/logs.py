@@ -111,7 +111,7 @@ def _deskdrop_items(titles: str | None, skips: Skips) -> Iterator[Item]:
 
 
 def _deskdrop_item(row: dict[str, str]) -> Item:
-    return Item(item_id=row["contentId"], title=row["title"])
+    return Item(item_id=row["contentId"], title=row["title"] or None)
 
 
 def _taobao_item(row: dict[str, str]) -> Item:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import msgspec
+
+from streams.core.errors import UsageError
 from streams.core.events import EventType, Item, User
 from streams.sources.files import find_beside, find_file
 from streams.sources.layout import Layout
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", Item, User)
 
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+SEQUENCES = "ml-1m_sas"
+TAGS_MAX = 20
+"""Of one film, in the order in which they were first given."""
 NO_GENRES = "(no genres listed)"
 GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -64,8 +70,13 @@ class Dialect:
 
 
 def movielens(path: str) -> TableSource:
-    """The unpacked folder of an edition, or its file of ratings. Ratings are events of type `rating`."""
+    """The unpacked folder of an edition, or its file of ratings. Ratings are events of type `rating`.
+
+    Tags that users gave, in the later editions, become tags of the items.
+    """
     log = find_file(path, [name for dialect in _DIALECTS for name in dialect.ratings])
+    if SEQUENCES in log:
+        raise UsageError(f"{log} holds sequences without times, not ratings. Read it as format s3rec.")
     dialect = next((d for d in _DIALECTS if any(name in log for name in d.ratings)), _DIALECTS[-1])
     layout = Layout(
         user="userId",
@@ -83,9 +94,25 @@ def movielens(path: str) -> TableSource:
         "movielens",
         log,
         layout,
-        items=lambda skips: dialect.items.read(log, skips),
+        items=lambda skips: _tagged(dialect.items.read(log, skips), log, skips),
         users=None if users is None else lambda skips: users.read(log, skips),
     )
+
+
+def _tagged(films: Iterator[Item], log: str, skips: Skips) -> Iterator[Item]:
+    path = find_beside(log, ["tags.csv"])
+    tags: dict[str, dict[str, None]] = {}
+    if path is not None:
+        for film_id, tag in read_table(path, _tag, skips):
+            of_film = tags.setdefault(film_id, {})
+            if tag and len(of_film) < TAGS_MAX:
+                of_film[tag] = None
+    for film in films:
+        yield msgspec.structs.replace(film, tags=list(tags.get(film.item_id, ())))
+
+
+def _tag(row: dict[str, str]) -> tuple[str, str]:
+    return row["movieId"], row["tag"].strip().lower()
 
 
 def _item_100k(row: dict[str, str]) -> Item:
@@ -117,6 +144,8 @@ def _user(row: dict[str, str], occupation: str) -> User:
     )
 
 
+MOVIES_1M = SideTable("movies.dat", _item, "::", ("movieId", "title", "genres"))
+USERS_1M = SideTable("users.dat", _user_1m, "::", ("userId", "gender", "age", "occupation", "zip"))
 _DIALECTS = (
     Dialect(
         ratings=("u.data",),
@@ -129,8 +158,8 @@ _DIALECTS = (
         ratings=("ratings.dat", "ratings_users1-2999.dat"),
         delimiter="::",
         columns=RATING_COLUMNS,
-        items=SideTable("movies.dat", _item, "::", ("movieId", "title", "genres")),
-        users=SideTable("users.dat", _user_1m, "::", ("userId", "gender", "age", "occupation", "zip")),
+        items=MOVIES_1M,
+        users=USERS_1M,
     ),
     Dialect(
         ratings=("ratings.csv",),

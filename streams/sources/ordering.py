@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import tempfile
 from contextlib import ExitStack
 from itertools import islice
@@ -15,6 +16,8 @@ from streams.core.events import Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from streams.sources.port import Skips
 
 RUN_EVENTS_MAX = 200_000
 """Events sorted in memory at once; about 400 bytes each, so 80 MB."""
@@ -41,6 +44,16 @@ def by_time(events: Iterable[Event], run_events_max: int = RUN_EVENTS_MAX) -> It
             files.append(_spill(run, spills.enter_context(tempfile.TemporaryFile(prefix="nearstream-sort-"))))
             run = sorted(islice(remaining, run_events_max), key=_by_timestamp)
         yield from heapq.merge(*map(_unspill, files), key=_by_timestamp)
+
+
+def noting_disorder(events: Iterable[Event], skips: Skips) -> Iterator[Event]:
+    """The same events in the same order; those older than the one before them are counted in `skips.unsorted`."""
+    before_ms = -math.inf
+    for event in events:
+        if event.timestamp < before_ms:
+            skips.unsorted += 1
+        before_ms = event.timestamp
+        yield event
 
 
 def _spill(run: list[Event], file: IO[bytes]) -> IO[bytes]:

@@ -20,20 +20,29 @@ class Description(NamedTuple):
     events: int | None = None
     items: int | None = None
     users: int | None = None
+    order_only: bool = False
+    """The log knows only the order of each user's events; their times are made (`timestamps.nth_day`)."""
 
 
 class Skips:
-    """Records that a source could not use: counted by reason, the first few kept with their line number."""
+    """Records that a source could not use: counted by reason, a few kept with their line number."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.examples: list[str] = []
+        """The first few of all, and the first of each reason."""
+        self.unsorted = 0
+        """Events older than the one before them in the log; these were put in order, not skipped."""
 
     def add(self, path: str, line: int, rejected: RejectedRecord) -> None:
         """Counts one record; `line` is the line of `path` it ends on, from 1."""
-        self.counts[rejected.reason.value] += 1
-        if len(self.examples) < SKIP_EXAMPLES_MAX:
-            self.examples.append(f"{path} line {line}: {rejected.reason.value}: {rejected.message}")
+        self.leave_out(path, line, rejected.reason.value, rejected.message)
+
+    def leave_out(self, path: str, line: int, reason: str, message: str) -> None:
+        """Counts one record that a log leaves out for a `reason` of its own, such as a purchase by nobody."""
+        self.counts[reason] += 1
+        if len(self.examples) < SKIP_EXAMPLES_MAX or self.counts[reason] == 1:
+            self.examples.append(f"{path} line {line}: {reason}: {message}")
 
 
 class Source(Protocol):

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from streams.core.errors import UsageError
+from streams.sources.ciao import Ciao
 from streams.sources.csv_log import csv_log
+from streams.sources.ebnerd import Ebnerd
 from streams.sources.jsonl import JsonLines
 from streams.sources.logs import deskdrop, rees46, retailrocket, taobao
 from streams.sources.movielens import movielens
+from streams.sources.online_retail import OnlineRetail
+from streams.sources.s3rec import SequenceLog
 from streams.sources.synthetic import synthetic
 
 if TYPE_CHECKING:
@@ -37,7 +41,11 @@ FORMATS: dict[str, Format] = {
     "taobao": Format(taobao),
     "rees46": Format(rees46),
     "retailrocket": Format(retailrocket),
+    "online-retail": Format(OnlineRetail),
     "movielens": Format(movielens),
+    "s3rec": Format(SequenceLog),
+    "ebnerd": Format(Ebnerd),
+    "ciao": Format(Ciao),
     "csv": Format(
         csv_log,
         frozenset({"column", "timestamp_format", "type_map", "event_type", "delimiter", "order"}),

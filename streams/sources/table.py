@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from streams.core.errors import RejectedRecord, RejectReason
 from streams.sources.files import count_lines, open_text
 from streams.sources.layout import RowParser
-from streams.sources.ordering import by_time
+from streams.sources.ordering import by_time, noting_disorder
 from streams.sources.port import Description, Skips
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class TableSource:
 
     def events(self) -> Iterator[Event]:
         """The rows as events: oldest first, unless the source was told to keep the order of the log."""
-        return by_time(self._rows_as_events()) if self._ordered else self._rows_as_events()
+        rows = self._rows_as_events()
+        return by_time(noting_disorder(rows, self.skips)) if self._ordered else rows
 
     def _rows_as_events(self) -> Iterator[Event]:
         with open_text(self._path, self._layout.encoding) as text:

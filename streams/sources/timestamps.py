@@ -13,6 +13,18 @@ if TYPE_CHECKING:
 SECONDS_ABS_MAX = 253_402_300_799
 """The last second of the year 9999; what lies beyond is a wrong unit, not a time."""
 
+DAY_MS = 86_400_000
+FIRST_DAY_MS = 315_532_800_000
+"""1980-01-01: early enough that no user's events reach the present before the 16,000th."""
+
+
+def nth_day(place: int) -> int:
+    """A time for a user's event number `place`, from 0, in a log that knows only the order: one event a day.
+
+    The order inside a user is kept, and all users move on together; the gaps mean nothing.
+    """
+    return FIRST_DAY_MS + place * DAY_MS
+
 
 def from_seconds(text: str) -> int:
     """Epoch seconds, whole or with a fraction. Raises ValueError."""

@@ -33,13 +33,15 @@ class RandomWords:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> Floats:
+    dim = DIM
+
+    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: object) -> Floats:
         vectors = self._rng.standard_normal((len(item_ids), DIM)).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def engine(items: int, rng: np.random.Generator) -> tuple[Ranker, ProfileStore, Catalogue, Trend]:
-    catalogue = Catalogue(RandomWords(rng), DIM)
+    catalogue = Catalogue(RandomWords(rng))
     catalogue.put([Item(f"i{slot}", title="words") for slot in range(items)])
     layout = ProfileLayout(state_width=DIM, recent_items=RECENT, event_id_window=4)
     store = ProfileStore(layout)

@@ -49,7 +49,9 @@ class RandomEncoder:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> np.ndarray:
+    dim = DIM
+
+    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: object) -> np.ndarray:
         return units(self._rng, len(item_ids))
 
 
@@ -83,7 +85,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def a_catalogue(rng: np.random.Generator, items: int, described: float) -> Catalogue:
-    catalogue = Catalogue(RandomEncoder(rng), DIM)
+    catalogue = Catalogue(RandomEncoder(rng))
     names = [f"i{slot}" for slot in range(items)]
     catalogue.slots(names)
     catalogue.put([Item(name, title="words") for name in names if rng.random() < described])

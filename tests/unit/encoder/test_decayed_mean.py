@@ -26,6 +26,8 @@ def events(**columns: Any) -> EncoderEvents:
         "item_vectors": np.eye(2, dtype=np.float32),
         "weights": np.ones(2, np.float32),
         "gaps_s": np.zeros(2, np.float32),
+        "types": np.zeros(2, np.uint8),
+        "ratings": np.full(2, np.nan, np.float32),
     }
     return EncoderEvents(**(base | columns))
 
@@ -50,7 +52,12 @@ def test_many_events_agree_with_the_closed_form(encoder: DecayedMean) -> None:
     encoder.step(
         states,
         EncoderEvents(
-            np.zeros(1000, np.int32), items.astype(np.float32), np.ones(1000, np.float32), gaps.astype(np.float32)
+            np.zeros(1000, np.int32),
+            items.astype(np.float32),
+            np.ones(1000, np.float32),
+            gaps.astype(np.float32),
+            np.zeros(1000, np.uint8),
+            np.full(1000, np.nan, np.float32),
         ),
     )
     ages = gaps[::-1].cumsum()[::-1] - gaps

@@ -44,16 +44,16 @@ def test_words_decide_where_there_are_any() -> None:
     """With words the vector is the text's whatever the id; without, the id's own direction."""
     text_encoder = StaticTextEncoder(32)
     encoder = TextItemEncoder(text_encoder, seed=3)
-    vectors = encoder.encode(["a", "b", "c", "d"], ["red shoes", "", "red shoes", "  "])
+    vectors = encoder.encode(["a", "b", "c", "d"], ["red shoes", "", "red shoes", "  "], [()] * 4)
     assert vectors[0].tobytes() == vectors[2].tobytes() == text_encoder.encode(["red shoes"])[0].tobytes()
     assert vectors[[1, 3]].tobytes() == HashedItemEncoder(32, seed=3).directions(["b", "d"]).tobytes()
 
 
 @pytest.mark.parametrize("encoder", [HashedItemEncoder(8), TextItemEncoder(StaticTextEncoder(8))])
 def test_ids_and_descriptions_come_in_pairs(encoder: HashedItemEncoder | TextItemEncoder) -> None:
-    """One description is due per id."""
-    with pytest.raises(ValueError, match="2 item ids but 1 descriptions"):
-        encoder.encode(["a", "b"], ["only one"])
+    """One description and one list of attributes is due per id."""
+    with pytest.raises(ValueError, match="2 item ids, 1 descriptions"):
+        encoder.encode(["a", "b"], ["only one"], [(), ()])
 
 
 @pytest.mark.parametrize(("dim", "seed"), [(0, 0), (8, -1), (8, 2**64)])

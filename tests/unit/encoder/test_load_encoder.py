@@ -33,7 +33,7 @@ def test_the_half_life_is_in_days() -> None:
 
 def test_the_seed_reaches_the_items() -> None:
     """Another seed gives another direction to an item without words."""
-    first, second = (load_encoder(EncoderConfig(dim=32, seed=seed)).items.encode(["a"], [""]) for seed in (0, 1))
+    first, second = (load_encoder(EncoderConfig(dim=32, seed=seed)).items.encode(["a"], [""], [()]) for seed in (0, 1))
     assert first.tobytes() != second.tobytes()
 
 
@@ -63,4 +63,6 @@ def test_the_config_is_frozen_and_the_front_door_is_small() -> None:
 def encoder_events(gap_s: float) -> EncoderEvents:
     """One event of no weight, so that only time passes."""
     zero = np.zeros(1, np.float32)
-    return EncoderEvents(np.zeros(1, np.int32), np.zeros((1, 2), np.float32), zero, zero + np.float32(gap_s))
+    return EncoderEvents(
+        np.zeros(1, np.int32), np.zeros((1, 2), np.float32), zero, zero + np.float32(gap_s), zero.astype(np.uint8), zero
+    )

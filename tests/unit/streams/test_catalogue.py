@@ -7,6 +7,7 @@ import pytest
 
 from streams.core.catalogue import Catalogue
 from streams.core.events import Item
+from streams.core.ports import Floats
 from streams.core.profile import GROWTH, ROWS_MIN
 from tests.fakes_core import DIM, FakeItems
 
@@ -14,7 +15,12 @@ from tests.fakes_core import DIM, FakeItems
 def catalogue() -> tuple[Catalogue, FakeItems]:
     """An empty catalogue and its encoder."""
     items = FakeItems()
-    return Catalogue(items, DIM), items
+    return Catalogue(items), items
+
+
+def encoded(item_ids: list[str], descriptions: list[str]) -> Floats:
+    """What the encoder says of items without attributes."""
+    return FakeItems().encode(item_ids, descriptions, [()] * len(item_ids))
 
 
 def test_an_item_seen_only_in_events_has_its_own_direction() -> None:
@@ -22,7 +28,7 @@ def test_an_item_seen_only_in_events_has_its_own_direction() -> None:
     found, encoder = catalogue()
     assert found.slots(["a", "b", "a"]).tolist() == [0, 1, 0]
     assert encoder.encoded == ["a", "b"]
-    assert np.array_equal(found.vectors, FakeItems().encode(["a", "b"], ["", ""]))
+    assert np.array_equal(found.vectors, encoded(["a", "b"], ["", ""]))
     assert found.available.tolist() == [True, True]
     assert found.described.tolist() == [False, False]
 
@@ -42,7 +48,7 @@ def test_words_move_the_vector_and_not_the_slot() -> None:
     found.put([Item("b", title="red shoes"), Item("c", title="blue shoes", available=False)])
     assert found.item_ids == ["a", "b", "c"]
     assert found.slot_of == {"a": 0, "b": 1, "c": 2}
-    assert np.array_equal(found.vectors, FakeItems().encode(["a", "b", "c"], ["", "red shoes", "blue shoes"]))
+    assert np.array_equal(found.vectors, encoded(["a", "b", "c"], ["", "red shoes", "blue shoes"]))
     assert found.described.tolist() == [False, True, True]
     assert found.available.tolist() == [True, True, False]
 
@@ -52,7 +58,7 @@ def test_of_an_item_given_twice_the_last_word_counts() -> None:
     found, _ = catalogue()
     found.put([Item("a", title="old", available=False), Item("b"), Item("a", title="new")])
     assert found.item_ids == ["a", "b"]
-    assert np.array_equal(found.vectors[0], FakeItems().encode(["a"], ["new"])[0])
+    assert np.array_equal(found.vectors[0], encoded(["a"], ["new"])[0])
     assert found.available.tolist() == [True, True]
     assert found.described.tolist() == [True, False]
 
@@ -63,7 +69,7 @@ def test_words_may_be_taken_back() -> None:
     found.put([Item("a", title="shoes")])
     found.put([Item("a", price=3.0)])
     assert found.described.tolist() == [False]
-    assert np.array_equal(found.vectors, FakeItems().encode(["a"], [""]))
+    assert np.array_equal(found.vectors, encoded(["a"], [""]))
 
 
 def test_what_is_gone_keeps_its_vector_and_is_recommended_no_more() -> None:
@@ -107,7 +113,7 @@ def test_thousands_of_items_outgrow_the_first_rows() -> None:
     assert found.slots(ids).tolist() == list(range(1, len(ids) + 1))
     assert found.described.tolist() == [True] + [False] * len(ids)
     assert found.available.tolist() == [False] + [True] * len(ids)
-    assert np.array_equal(found.vectors, FakeItems().encode(["first", *ids], ["words", *[""] * len(ids)]))
+    assert np.array_equal(found.vectors, encoded(["first", *ids], ["words", *[""] * len(ids)]))
 
 
 def test_one_call_may_bring_more_items_than_growth_foresees() -> None:
@@ -131,7 +137,7 @@ def test_a_catalogue_is_restored_by_its_ids() -> None:
     found, _ = catalogue()
     found.restore(["b", "a"])
     assert found.slots(["a", "c", "b"]).tolist() == [1, 2, 0]
-    assert np.array_equal(found.vectors[:2], FakeItems().encode(["b", "a"], ["", ""]))
+    assert np.array_equal(found.vectors[:2], encoded(["b", "a"], ["", ""]))
 
 
 @pytest.mark.parametrize(("known", "item_ids"), [(["x"], ["a"]), ([], ["a", "a"])])

@@ -27,7 +27,9 @@ LAYOUT = ProfileLayout(state_width=2, recent_items=RECENT, event_id_window=1)
 class CompassEncoder:
     """A word is a direction; without words everything lies between east and north-east."""
 
-    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str]) -> np.ndarray:
+    dim = 2
+
+    def encode(self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: object) -> np.ndarray:
         return np.array([DIRECTIONS[text] for text in descriptions], np.float32).reshape(-1, 2)
 
 
@@ -35,7 +37,7 @@ class World:
     """Items and users by name."""
 
     def __init__(self, items: dict[str, str], histories: dict[str, list[str]]) -> None:
-        self.catalogue = Catalogue(CompassEncoder(), 2)
+        self.catalogue = Catalogue(CompassEncoder())
         self.catalogue.slots(list(items))
         self.catalogue.put([Item(name, title=words) for name, words in items.items() if words])
         self.store = ProfileStore(LAYOUT)

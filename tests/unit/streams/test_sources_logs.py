@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
+from streams.core.errors import UsageError
 from streams.core.events import Event, EventType, Item, User
 from streams.sources import open_source
 
-LOGS = Path(__file__).resolve().parents[3] / "../shared/data"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DESKDROP = (
     "timestamp,eventType,contentId,personId,sessionId,userAgent,userRegion,userCountry\n"
     '20,LIKE,-1,-2,3,"Mozilla, like",SP,BR\n'
@@ -17,63 +18,6 @@ DESKDROP = (
     "20,FOLLOW,-1,-2,3,,,\n"
     "10,COMMENT CREATED,-1,-2,3,,,\n"
 )
-
-
-class Expected(NamedTuple):
-    """What a log holds, as its description says."""
-
-    format: str
-    folder: str
-    events: int
-    users: int
-    items: int
-    repeats: int
-    types: set[EventType]
-    catalogue: int
-    people: int
-
-
-EXPECTED = [
-    Expected(
-        "deskdrop", "deskdrop", 72_312, 1_895, 2_987, 11,
-        {EventType.VIEW, EventType.LIKE, EventType.BOOKMARK, EventType.FOLLOW, EventType.COMMENT}, 1_273, 0,
-    ),
-    Expected(
-        "taobao", "taobao_userbehavior", 100_001, 983, 64_467, 0,
-        {EventType.VIEW, EventType.CART, EventType.BOOKMARK, EventType.PURCHASE}, 64_467, 0,
-    ),
-    Expected(
-        "rees46", "rees46_multicategory_head", 17_434, 4_504, 6_493, 5,
-        {EventType.VIEW, EventType.CART, EventType.PURCHASE}, 6_493, 0,
-    ),
-    Expected(
-        "retailrocket", "retailrocket_sample", 9_385, 5_000, 6_610, 3,
-        {EventType.VIEW, EventType.CART, EventType.PURCHASE}, 0, 0,
-    ),
-    Expected("movielens", "movielens_100k", 100_000, 943, 1_682, 0, {EventType.RATING}, 1_682, 943),
-    Expected("movielens", "movielens_1m", 487_650, 2_999, 3_615, 0, {EventType.RATING}, 3_883, 6_040),
-    Expected("movielens", "movielens_latest_small", 100_004, 671, 9_066, 0, {EventType.RATING}, 9_125, 0),
-]  # fmt: skip
-
-
-@pytest.mark.logs
-@pytest.mark.parametrize("log", EXPECTED, ids=lambda log: log.folder)
-def test_a_public_log_gives_the_counts_of_its_description(log: Expected) -> None:
-    """Events, users, items, exact repeats and types are those that the log is known for, in time order."""
-    if not (LOGS / log.folder).is_dir():
-        pytest.skip(f"the public logs are not here: no folder {log.folder} in ../shared/data")
-    source = open_source(log.format, str(LOGS / log.folder))
-    events = list(source.events())
-    assert len(events) == source.describe().events == log.events
-    assert len({event.user_id for event in events}) == log.users
-    assert len({event.item_id for event in events}) == log.items
-    assert len(events) - len({(event.user_id, event.event_id) for event in events}) == log.repeats
-    assert {event.type for event in events} == log.types
-    assert all(earlier.timestamp <= later.timestamp for earlier, later in pairwise(events))
-    assert (len({item.item_id for item in source.items()}), len({user.user_id for user in source.users()})) == (
-        log.catalogue, log.people,
-    )  # fmt: skip
-    assert not source.skips.counts
 
 
 def test_deskdrop_sorts_and_gives_repeats_the_id_of_the_first(tmp_path: Path) -> None:
@@ -166,6 +110,31 @@ def test_movielens_csv_has_a_header_and_no_genre_is_no_category(tmp_path: Path) 
     assert [event.value for event in source.events()] == [3.5]
     assert list(source.items()) == [Item("10", title="Film (2016)")]
     assert list(source.users()) == []
+
+
+def test_movielens_tags_become_tags_of_the_films(tmp_path: Path) -> None:
+    """Each tag once, in lower case, in the order in which it was first given."""
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,10,3.5,7\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n10,Film,Drama\n11,Other,Drama\n")
+    (tmp_path / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,10,Slow,7\n2,10,slow ,8\n2,10,Rome,9\n")
+    assert [film.tags for film in open_source("movielens", str(tmp_path)).items()] == [["slow", "rome"], []]
+
+
+def test_movielens_sends_a_file_of_sequences_to_its_format(tmp_path: Path) -> None:
+    """`ml-1m_sas.txt` has no ratings; the error names the format that reads it."""
+    (tmp_path / "ml-1m_sas.txt").write_text("1 1\n")
+    with pytest.raises(UsageError, match="Read it as format s3rec"):
+        open_source("movielens", str(tmp_path / "ml-1m_sas.txt"))
+
+
+def test_rows_that_had_to_be_sorted_are_counted(tmp_path: Path) -> None:
+    """A row older than the one before it is put in order and counted, not skipped; a log as it is counts none."""
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,timestamp,type\nu,i,5,view\nu,i,3,view\nu,i,4,view\nu,i,4,view\n")
+    source = open_source("csv", str(path))
+    assert [event.timestamp for event in source.events()] == [3, 4, 4, 5]
+    assert source.skips.unsorted == 1
+    assert not source.skips.counts
 
 
 def test_a_reading_does_not_hold_the_log(tmp_path: Path) -> None:

@@ -1,0 +1,306 @@
+"""Serving of the gated recurrence: states move by one multiply-add per event, without torch.
+
+Sizes: u users, e events, d dimensions, h width of the recurrent state, f = 4 d, l blocks. The parameters are those of
+`encoder.model.SequenceModel`; the state of a user is the recurrent state of each block, then the last output before it
+is normalised: l h + d numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.baselines import ProfileEvents, check_events, check_states, unit_vectors
+from encoder.config import SIZE_STEP, ModelConfig
+from encoder.errors import UnusableModel
+from encoder.features import event_features
+from encoder.kernels import compiled
+from encoder.vocabulary import NO_ATTRIBUTE, UNKNOWN_TYPE, Vocabulary
+
+Floats = NDArray[np.float32]
+Weights = Mapping[str, NDArray[Any]]
+
+LAYER_NORM_EPSILON = np.float32(1e-5)
+INPUTS_AT_ONCE = SIZE_STEP
+
+
+class BlockWeights(NamedTuple):
+    """One block, matrices as (inputs, outputs)."""
+
+    mix_gain: Floats
+    mix_shift: Floats
+    gates: Floats
+    """(d, 3 h): value, decay and gate side by side."""
+    gates_bias: Floats
+    out: Floats
+    """(h, d)"""
+    out_bias: Floats
+    feed_gain: Floats
+    feed_shift: Floats
+    feed_in: Floats
+    """(d, f)"""
+    feed_in_bias: Floats
+    feed_out: Floats
+    """(f, d)"""
+    feed_out_bias: Floats
+
+
+class RecurrentEncoder:
+    """Moves states by events, one after the other; any split of the same events gives the same states, bit for bit."""
+
+    def __init__(
+        self, config: ModelConfig, vocabulary: Vocabulary, weights: Weights, *, name: str, event_types: Sequence[str]
+    ) -> None:
+        """Prepares the parameters.
+
+        Args:
+            config: of a `gated-recurrence`.
+            vocabulary: gives the rows of types and user attributes.
+            weights: of the torch model, by their names there.
+            name: published with every list.
+            event_types: what the codes of `ProfileEvents.types` mean.
+
+        Raises:
+            UnusableModel: the model is of another kind, or a weight is missing, of another shape or not finite.
+        """
+        if config.kind != "gated-recurrence":
+            raise UnusableModel(f"Only a gated-recurrence can be served, this model is a {config.kind}.")
+        take = _Taker(weights)
+        d, h = config.dim, config.width
+        self._config, self._vocabulary, self._name = config, vocabulary, name
+        self._blocks = tuple(_block(take, f"blocks.{block}.", d, h) for block in range(config.blocks))
+        self._features = take.matrix("features.weight", config.event_features, d)
+        self._types = take("types.weight", (len(vocabulary.types) + 1, d))
+        self._people = (
+            take("people.weight", (len(vocabulary.user_attributes) + 1, h)) if vocabulary.user_attributes else None
+        )
+        self._norm = (take("norm.weight", (d,)), take("norm.bias", (d,)))
+        self._projection = take.matrix("projection.weight", d, d)
+        self._type_rows = vocabulary.type_rows(event_types)
+
+    @property
+    def name(self) -> str:
+        """Kind and fingerprint of the model."""
+        return self._name
+
+    @property
+    def dim(self) -> int:
+        """Length d of a profile vector."""
+        return self._config.dim
+
+    @property
+    def state_width(self) -> int:
+        """Length of a state: l h + d; zeros are a user without history of whom nothing is known."""
+        return self._config.blocks * self._config.width + self._config.dim
+
+    def warm_up(self) -> None:
+        """Compiles or loads the machine code of `step`, so that the first event is as fast as the next."""
+        states = np.zeros((1, self.state_width), np.float32)
+        nobody, nothing = np.zeros(1, np.int32), np.zeros(1, np.float32)
+        vectors = np.zeros((1, self.dim), np.float32)
+        self.step(states, _Nothing(nobody, vectors, nothing + 1, nothing, np.zeros(1, np.uint8), nothing))
+
+    def initial_states(self, attributes: Sequence[Sequence[str]]) -> Floats:
+        """(u, state_width) states of users without history of whom these attribute tokens are known."""
+        states = np.zeros((len(attributes), self.state_width), np.float32)
+        if self._people is None:
+            return states
+        rows = self._vocabulary.user_attribute_rows(attributes)  # (u, a)
+        known = (rows != NO_ATTRIBUTE).sum(axis=1, keepdims=True)
+        start = self._people[rows].sum(axis=1) / np.maximum(1, known)  # (u, h); row 0 is zeros
+        for block in range(self._config.blocks):
+            states[:, block * self._config.width : (block + 1) * self._config.width] = start
+        return states
+
+    def step(self, states: Floats, events: ProfileEvents) -> None:
+        """Moves `states` (u, state_width) in place, one event after the other. All or nothing.
+
+        An event that repels or does not count (weight <= 0) moves nothing when training never saw its type.
+
+        Raises:
+            ValueError: a shape does not fit, a row does not exist, a value is not finite or a gap is negative;
+                the message names the event, and no state has changed.
+        """
+        check_states(states, self.state_width, writeable=True)
+        check_events(len(states), self.dim, events)
+        types = self._type_rows[events.types]
+        read = np.flatnonzero((types != UNKNOWN_TYPE) | (events.weights > 0))
+        rows = np.require(events.rows[read], np.int32, ("C", "W"))
+        is_last = np.zeros(len(read), np.bool_)
+        # of the user's events in this batch only the last one's output is kept
+        is_last[len(read) - 1 - np.unique(rows[::-1], return_index=True)[1]] = True
+        features = event_features(events.gaps_s[read], events.ratings[read])
+        inputs = np.empty((len(read), self.dim), np.float32)
+        _embed(events.item_vectors, read, types, features, self._types, self._features, inputs)
+        for number, block in enumerate(self._blocks):
+            final = number == len(self._blocks) - 1
+            memory = states[:, number * self._config.width : (number + 1) * self._config.width]
+            _run_block(rows, is_last, final, inputs, memory, *block)
+        _project(rows, is_last, inputs, *self._norm, self._projection, states[:, -self.dim :])
+
+    def vectors(self, states: Floats) -> Floats:
+        """Unit vectors (u, d) of `states`; exact zeros for a user without events.
+
+        Raises:
+            ValueError: the shape does not fit or a state is not finite; the message names the row.
+        """
+        check_states(states, self.state_width)
+        return unit_vectors(states[:, -self.dim :])
+
+
+class _Nothing(NamedTuple):
+    rows: NDArray[np.int32]
+    item_vectors: Floats
+    weights: Floats
+    gaps_s: Floats
+    types: NDArray[np.uint8]
+    ratings: Floats
+
+
+class _Taker:
+    """Takes checked arrays out of a model's weights."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> Floats:
+        array = self._weights.get(name)
+        if array is None or array.shape != shape:
+            got = "nothing" if array is None else f"the shape {array.shape}"
+            raise UnusableModel(f"The weights {name} do not fit: expected the shape {shape}, got {got}; train again.")
+        if not np.isfinite(array).all():
+            raise UnusableModel(f"The weights {name} hold NaN or infinity: the training diverged; train again.")
+        return np.require(array, np.float32, ("C", "W"))
+
+    def matrix(self, name: str, inputs: int, outputs: int) -> Floats:
+        """torch keeps (outputs, inputs); the kernels read a row per input."""
+        return np.require(self(name, (outputs, inputs)).T, np.float32, ("C", "W"))
+
+
+def _block(take: _Taker, prefix: str, d: int, h: int) -> BlockWeights:
+    gates = [take.matrix(f"{prefix}mix.{gate}.weight", d, h) for gate in ("value", "decay", "gate")]
+    biases = [take(f"{prefix}mix.{gate}.bias", (h,)) for gate in ("value", "decay", "gate")]
+    return BlockWeights(
+        mix_gain=take(f"{prefix}mix_norm.weight", (d,)),
+        mix_shift=take(f"{prefix}mix_norm.bias", (d,)),
+        gates=np.ascontiguousarray(np.concatenate(gates, axis=1)),
+        gates_bias=np.concatenate(biases),
+        out=take.matrix(f"{prefix}mix.out.weight", h, d),
+        out_bias=take(f"{prefix}mix.out.bias", (d,)),
+        feed_gain=take(f"{prefix}feed_norm.weight", (d,)),
+        feed_shift=take(f"{prefix}feed_norm.bias", (d,)),
+        feed_in=take.matrix(f"{prefix}feed_in.weight", d, 4 * d),
+        feed_in_bias=take(f"{prefix}feed_in.bias", (4 * d,)),
+        feed_out=take.matrix(f"{prefix}feed_out.weight", 4 * d, d),
+        feed_out_bias=take(f"{prefix}feed_out.bias", (d,)),
+    )
+
+
+# The kernels add in a fixed order, an event for itself, so that neither the batch nor a library's choice of algorithm
+# changes a bit. A row of a matrix per input keeps the inner loops contiguous: they become vector instructions.
+
+
+@compiled
+def _embed(item_vectors, read, types, features, type_table, feature_matrix, inputs):  # type: ignore[no-untyped-def]
+    """inputs[e] = sqrt(d) item + type + W features."""
+    d = inputs.shape[1]
+    scale = np.float32(math.sqrt(d))
+    for e in range(len(read)):
+        x, item, kind = inputs[e], item_vectors[read[e]], type_table[types[read[e]]]
+        for axis in range(d):
+            x[axis] = item[axis] * scale + kind[axis]
+        _add_product(x, features[e], feature_matrix)
+
+
+@compiled
+def _add_product(total, vector, matrix):  # type: ignore[no-untyped-def]
+    """total += vector @ matrix, input after input; four at once, so that a total is loaded and stored once for them."""
+    for i in range(0, len(vector), INPUTS_AT_ONCE):
+        v0, v1, v2, v3 = vector[i], vector[i + 1], vector[i + 2], vector[i + 3]
+        m0, m1, m2, m3 = matrix[i], matrix[i + 1], matrix[i + 2], matrix[i + 3]
+        for j in range(len(total)):
+            total[j] = (((total[j] + v0 * m0[j]) + v1 * m1[j]) + v2 * m2[j]) + v3 * m3[j]
+
+
+@compiled
+def _layer_norm(x, gain, shift, y):  # type: ignore[no-untyped-def]
+    d = len(x)
+    mean = np.float32(0.0)
+    for axis in range(d):
+        mean += x[axis]
+    mean /= np.float32(d)
+    variance = np.float32(0.0)
+    for axis in range(d):
+        variance += (x[axis] - mean) * (x[axis] - mean)
+    scale = np.float32(1.0) / np.sqrt(variance / np.float32(d) + LAYER_NORM_EPSILON)
+    for axis in range(d):
+        y[axis] = (x[axis] - mean) * scale * gain[axis] + shift[axis]
+
+
+@compiled
+def _run_block(  # type: ignore[no-untyped-def]
+    rows,
+    is_last,
+    final,
+    inputs,
+    memory,
+    mix_gain,
+    mix_shift,
+    gates,
+    gates_bias,
+    out,
+    out_bias,
+    feed_gain,
+    feed_shift,
+    feed_in,
+    feed_in_bias,
+    feed_out,
+    feed_out_bias,
+):
+    """Moves the block's memory by all events and makes its outputs of `inputs`, of the final block the last ones."""
+    d, h = inputs.shape[1], memory.shape[1]
+    one = np.float32(1.0)
+    normed = np.empty(d, np.float32)
+    z = np.empty(3 * h, np.float32)
+    hidden = np.empty(feed_in.shape[1], np.float32)
+    gated = np.empty(h, np.float32)
+    for e in range(len(rows)):
+        x, state = inputs[e], memory[rows[e]]
+        _layer_norm(x, mix_gain, mix_shift, normed)
+        z[:] = gates_bias
+        _add_product(z, normed, gates)
+        for k in range(h):
+            keep = one / (one + np.exp(-z[h + k]))
+            state[k] = keep * state[k] + (one - keep) * z[k]
+        if final and not is_last[e]:
+            continue
+        for k in range(h):
+            gate = z[2 * h + k]
+            gated[k] = state[k] * gate / (one + np.exp(-gate))
+        for axis in range(d):
+            x[axis] += out_bias[axis]
+        _add_product(x, gated, out)
+        _layer_norm(x, feed_gain, feed_shift, normed)
+        hidden[:] = feed_in_bias
+        _add_product(hidden, normed, feed_in)
+        for k in range(len(hidden)):
+            hidden[k] = max(hidden[k], np.float32(0.0))
+        for axis in range(d):
+            x[axis] += feed_out_bias[axis]
+        _add_product(x, hidden, feed_out)
+
+
+@compiled
+def _project(rows, is_last, inputs, gain, shift, projection, outputs):  # type: ignore[no-untyped-def]
+    """outputs[row] = P layer_norm(x) of each user's last event."""
+    normed = np.empty(inputs.shape[1], np.float32)
+    for e in range(len(rows)):
+        if is_last[e]:
+            _layer_norm(inputs[e], gain, shift, normed)
+            y = outputs[rows[e]]
+            y[:] = np.float32(0.0)
+            _add_product(y, normed, projection)
