@@ -36,15 +36,16 @@ class Batch:
     """(b, t) the item of the next event, -1 where there is none"""
     target_types: Ints
     """(b, t)"""
-    target_values: Floats
-    """(b, t) NaN where there is none"""
+    target_ratings: Floats
+    """(b, t) NaN where the next event is no rating"""
 
 
 class Sequences:
     """The users' learnable events, cut to the newest `length_max + 1`."""
 
     def __init__(self, table: EventTable, split: Split, length_max: int) -> None:
-        self._table, self._features = table, event_features(table.gaps_s(), table.ratings())
+        self._table, self._ratings = table, table.ratings()
+        self._features = event_features(table.gaps_s(), self._ratings)
         ends = split.train_ends
         starts = np.maximum(table.offsets[:-1], ends - length_max - 1)
         self.users = np.flatnonzero(ends - starts >= 2)
@@ -80,7 +81,7 @@ class Sequences:
             features=np.where(real[..., None], self._features[source], 0).astype(np.float32),
             targets=np.where(real, table.items[source + real], -1).astype(np.int64),
             target_types=np.where(real, table.types[source + real], 0).astype(np.int64),
-            target_values=np.where(real, table.values[source + real], np.nan).astype(np.float32),
+            target_ratings=np.where(real, self._ratings[source + real], np.nan).astype(np.float32),
         )
 
 

@@ -1,7 +1,7 @@
 """A trained model as a folder.
 
 ```
-DIR/manifest.json           what the model is, its configs and figures; size and SHA-256 of every other file
+DIR/manifest.json           what the model is, its configs and figures; size and SHA-256 of every other file; checksum
 DIR/weights-<hash>.safetensors      float32, or int8 rows with a scale each
 DIR/vocabulary-<hash>.json          items, attributes and types; their order is the rows of the embeddings
 DIR/content-<hash>.safetensors      frozen text vectors of the items known so far, by hash of their words (optional)
@@ -9,8 +9,9 @@ DIR/training-<hash>.safetensors     what a stopped training needs to go on (opti
 ```
 
 Files are named by their content and written before the manifest, which is replaced by one rename; files that it no
-longer names are deleted after that. Killed at any moment, a writer leaves the old model or the new one, whole. This
-file needs no torch: a worker reads what it serves with numpy.
+longer names are deleted after that. Killed at any moment, a writer leaves the old model or the new one, whole, and a
+reader that finds a file deleted reads the new manifest. This file needs no torch: a worker reads what it serves with
+numpy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +38,14 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 HASH_DIGITS = 12
 INT8_MAX = 127
-SCALE_SUFFIX = ".scale"
+SCALE_SUFFIX = ".int8_scale"
+READS_MAX = 8
+"""A model that is replaced this often while it is read is given up."""
 
 Arrays = dict[str, NDArray[Any]]
-Config = TypeVar("Config", ModelConfig, TrainingConfig)
+Found = TypeVar("Found")
+
+PART_NAME = re.compile(rf"(weights|vocabulary|content|training)-[0-9a-f]{{{HASH_DIGITS}}}\.(safetensors|json)(\.part)?")
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,15 @@ def save_model(folder: Path, saved: SavedModel, *, resume: Arrays | None = None,
         OSError: the disk is full or the folder cannot be written; what was there before stays whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: np.ascontiguousarray(array) for name, array in saved.weights.items()}
+    weights = _in_order(saved.weights)
     contents = {
         "weights": ("safetensors", save(_quantised(weights) if int8 else weights)),
-        "vocabulary": ("json", json.dumps(_words(saved.vocabulary), ensure_ascii=False).encode()),
+        "vocabulary": ("json", json.dumps(_words(saved.vocabulary)).encode()),
     }
     if saved.content:
         contents["content"] = ("safetensors", save(dict(saved.content)))
     if resume:
-        contents["training"] = ("safetensors", save({k: np.ascontiguousarray(v) for k, v in resume.items()}))
+        contents["training"] = ("safetensors", save(_in_order(resume)))
     files = {part: _write_part(folder, part, suffix, content) for part, (suffix, content) in contents.items()}
     fingerprint = _fingerprint(files, saved.model)
     manifest = {
@@ -105,7 +111,8 @@ def save_model(folder: Path, saved: SavedModel, *, resume: Arrays | None = None,
         "data": dict(saved.data),
         "files": files,
     }
-    _replace(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
+    manifest["checksum"] = _checksum(json.loads(json.dumps(manifest)))  # of what a reader will see
+    _replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
     _delete_unnamed(folder, {entry["name"] for entry in files.values()})
     return fingerprint
 
@@ -116,18 +123,18 @@ def load_model(folder: Path) -> SavedModel:
     Raises:
         UnusableModel: there is none, a file is missing, truncated or changed, or a newer program wrote it.
     """
-    manifest = _manifest(folder)
-    weights = _safetensors(folder, manifest, "weights")
-    words = json.loads(_part(folder, manifest, "vocabulary"))
-    model = _config(ModelConfig, manifest["model"], folder)
+    return _consistent(folder, _load)
+
+
+def _load(folder: Path, manifest: Mapping[str, Any]) -> SavedModel:
     return SavedModel(
-        model=model,
-        vocabulary=Vocabulary(**words),
-        weights=_dequantised(weights),
+        model=_model_config(manifest["model"], folder),
+        vocabulary=_vocabulary(folder, manifest),
+        weights=_dequantised(_safetensors(folder, manifest, "weights")),
         text_encoder=manifest["text_encoder"]["name"],
         text_encoder_version=manifest["text_encoder"]["version"],
         content=_safetensors(folder, manifest, "content") if "content" in manifest["files"] else {},
-        training=None if manifest["training"] is None else _config(TrainingConfig, manifest["training"], folder),
+        training=None if manifest["training"] is None else _training_config(manifest["training"], folder),
         metrics=manifest["metrics"],
         data=manifest["data"],
         fingerprint=manifest["fingerprint"],
@@ -140,8 +147,10 @@ def load_resume(folder: Path) -> Arrays:
     Raises:
         UnusableModel: as `load_model`.
     """
-    manifest = _manifest(folder)
-    return _safetensors(folder, manifest, "training") if "training" in manifest["files"] else {}
+    return _consistent(
+        folder,
+        lambda _, manifest: _safetensors(folder, manifest, "training") if "training" in manifest["files"] else {},
+    )
 
 
 def read_fingerprint(folder: Path) -> str:
@@ -151,6 +160,34 @@ def read_fingerprint(folder: Path) -> str:
         UnusableModel: there is none.
     """
     return str(_manifest(folder)["fingerprint"])
+
+
+class _PartMissing(UnusableModel):
+    """A file that the manifest names does not exist: lost, or deleted by a writer meanwhile."""
+
+
+def _consistent(folder: Path, read: Callable[[Path, Mapping[str, Any]], Found]) -> Found:
+    """Reads what one manifest names; anew when a writer has replaced it and deleted what the old one named."""
+    manifest = _manifest(folder)
+    for _ in range(READS_MAX - 1):
+        try:
+            return read(folder, manifest)
+        except _PartMissing:
+            newer = _manifest(folder)
+            if newer == manifest:
+                raise
+            manifest = newer
+    return read(folder, manifest)
+
+
+def _in_order(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    # not ascontiguousarray, which makes a vector of a number
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _words(vocabulary: Vocabulary) -> dict[str, list[str]]:
@@ -188,10 +225,9 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _delete_unnamed(folder: Path, named: set[str]) -> None:
-    for part in ("weights", "vocabulary", "content", "training"):
-        for path in folder.glob(f"{part}-*"):
-            if path.name not in named:
-                path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if PART_NAME.fullmatch(path.name) and path.name not in named:
+            path.unlink(missing_ok=True)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -205,9 +241,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UnusableModel(f"{path} is damaged ({error}): train again or restore the folder from a copy.") from error
-    if not isinstance(schema, int) or schema > SCHEMA:
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise UnusableModel(
             f"{path} has the schema {schema}, this program reads up to {SCHEMA}: it was written by a newer one; update."
+        )
+    if manifest.get("checksum") != _checksum(manifest):
+        raise UnusableModel(
+            f"{path} is damaged (its checksum does not fit): train again or restore the folder from a copy."
         )
     return dict(manifest)
 
@@ -220,7 +260,7 @@ def _part(folder: Path, manifest: Mapping[str, Any], part: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UnusableModel(f"{path} is missing: train again or restore the folder from a copy.") from None
+        raise _PartMissing(f"{path} is missing: train again or restore the folder from a copy.") from None
     if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise UnusableModel(
             f"{path} is damaged: expected {entry['bytes']} bytes with the SHA-256 of the manifest, got {len(content)}; "
@@ -236,12 +276,34 @@ def _safetensors(folder: Path, manifest: Mapping[str, Any], part: str) -> Arrays
         raise UnusableModel(f"The {part} of {folder} cannot be read: {error}.") from error
 
 
-def _config(kind: type[Config], given: Mapping[str, Any], folder: Path) -> Config:
-    """Fields that an older program did not know get their defaults."""
+def _vocabulary(folder: Path, manifest: Mapping[str, Any]) -> Vocabulary:
     try:
-        return kind(**{name: _tuples(value) for name, value in given.items()})
+        return Vocabulary(**json.loads(_part(folder, manifest, "vocabulary")))
     except (TypeError, ValueError) as error:
-        raise UnusableModel(f"The {kind.__name__} of {folder} is not usable: {error}") from error
+        raise UnusableModel(f"The vocabulary of {folder} is not usable: {error}") from error
+
+
+def _model_config(given: Mapping[str, Any], folder: Path) -> ModelConfig:
+    """Fields that an older program did not know get their defaults; one that this program does not know may matter."""
+    unknown = sorted(set(given) - {f.name for f in fields(ModelConfig)})
+    if unknown:
+        raise UnusableModel(
+            f"The model in {folder} has settings that this program does not know: {', '.join(unknown)}; "
+            "it was written by a newer one; update."
+        )
+    try:
+        return ModelConfig(**given)
+    except (TypeError, ValueError) as error:
+        raise UnusableModel(f"The model's settings in {folder} are not usable: {error}") from error
+
+
+def _training_config(given: Mapping[str, Any], folder: Path) -> TrainingConfig:
+    """As above, but what a newer program trained with is no reason not to serve the model."""
+    known = {f.name for f in fields(TrainingConfig)}
+    try:
+        return TrainingConfig(**{name: _tuples(value) for name, value in given.items() if name in known})
+    except (TypeError, ValueError) as error:
+        raise UnusableModel(f"The training's settings in {folder} are not usable: {error}") from error
 
 
 def _tuples(value: Any) -> Any:

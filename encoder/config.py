@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 DIM_MAX = 256
 """Width of the pretrained word vectors; shorter prefixes of them are vectors too."""
@@ -36,6 +36,12 @@ class EncoderConfig:
 
 SIZE_STEP = 4
 """Compiled loops take so many inputs at once."""
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value}.")
+
 
 Kind = Literal["gated-recurrence", "self-attention", "gru"]
 
@@ -70,12 +76,15 @@ class ModelConfig:
     """tau: logits are cosines divided by it."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "width", "blocks", "heads", "history_max"):
+        _check_choice("kind", self.kind, Kind)
+        for name in ("dim", "width", "blocks", "heads", "history_max", "event_features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
         for name in ("dropout", "input_dropout", "id_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if self.content_dim < 0:
+            raise ValueError(f"content_dim must be 0 or more, got {self.content_dim}.")
         if self.dim % SIZE_STEP or self.width % SIZE_STEP:
             raise ValueError(f"dim and width must be multiples of {SIZE_STEP}, got {self.dim} and {self.width}.")
         if self.dim % self.heads:
@@ -127,6 +136,11 @@ class TrainingConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        _check_choice("objective", self.objective, Objective)
+        _check_choice("optimizer", self.optimizer, Optimizer)
+        for kind, weight in self.type_weights:
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"type_weights must be finite and not negative, got {weight} for {kind}.")
         for name in (
             "epochs_max",
             "users_per_batch",

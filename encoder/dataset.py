@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 RATING = "rating"
 USERS_MIN = 2
 ITEMS_MIN = 2
+TYPES_MAX = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,11 @@ class EventTableBuilder:
     )
     _texts: dict[int, str] = field(default_factory=dict)
     _item_attributes: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    _user_attributes: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _user_attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if len(set(self.known_items)) != len(self.known_items):
+            raise ValueError("known_items names an item twice: a vocabulary gives each item one row.")
         self._items.update(zip(self.known_items, range(len(self.known_items)), strict=True))
 
     def __len__(self) -> int:
@@ -124,12 +127,16 @@ class EventTableBuilder:
         """One event.
 
         Raises:
-            UnusableData: the value is infinite or NaN; leave it out where there is none.
+            UnusableData: the value is infinite or NaN (leave it out where there is none), or it is the 256th type.
         """
         if value is not None and not math.isfinite(value):
             raise UnusableData(
                 f"The {kind} of item {item_id} by user {user_id} has the value {value}: "
                 "expected a finite number, or none."
+            )
+        if kind not in self._types and len(self._types) == TYPES_MAX:
+            raise UnusableData(
+                f"{kind} is type number {TYPES_MAX + 1} of this log: expected at most {TYPES_MAX} types."
             )
         users, items, types, times, values = self._columns
         users.append(self._users.setdefault(user_id, len(self._users)))
@@ -144,10 +151,8 @@ class EventTableBuilder:
         self._texts[row], self._item_attributes[row] = text, tuple(attributes)
 
     def describe_user(self, user_id: str, attributes: Sequence[str]) -> None:
-        """Attribute tokens of a user; passed over for a user without events."""
-        row = self._users.get(user_id)
-        if row is not None:
-            self._user_attributes[row] = tuple(attributes)
+        """Attribute tokens of a user, before or after the user's events; passed over for a user without any."""
+        self._user_attributes[user_id] = tuple(attributes)
 
     def build(self) -> EventTable:
         """The table.
@@ -178,7 +183,7 @@ class EventTableBuilder:
             values=values[order].astype(np.float32),
             item_texts=[self._texts.get(row, "") for row in range(len(self._items))],
             item_attributes=[self._item_attributes.get(row, ()) for row in range(len(self._items))],
-            user_attributes=[self._user_attributes.get(row, ()) for row in range(len(self._users))],
+            user_attributes=[self._user_attributes.get(user, ()) for user in self._users],
         )
 
 
@@ -189,7 +194,7 @@ class Queries:
     users: NDArray[np.int32]
     """(q,)"""
     positions: Ints
-    """(q,) rows of the table, at least one after the user's first."""
+    """(q,) rows of the table, at least one after the user's first; the row behind the last asks for the future."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -232,6 +237,24 @@ def leave_one_out(table: EventTable) -> Split:
     train_ends[long_enough] -= 2
     last = ends[long_enough] - 1
     return Split("loo", train_ends, Queries(long_enough, last - 1), Queries(long_enough, last))
+
+
+def hold_out_last(table: EventTable) -> Split:
+    """Everything is learned from but the last event of each user with two or more, which choose the model.
+
+    For a model that is to be served: nothing is kept for a test.
+
+    Raises:
+        UnusableData: no user has two events.
+    """
+    starts, ends = table.offsets[:-1], table.offsets[1:]
+    long_enough = np.flatnonzero(ends - starts >= 2).astype(np.int32)
+    if not len(long_enough):
+        raise UnusableData("No user of this log has two events: a next event needs one before it.")
+    train_ends = ends.copy()
+    train_ends[long_enough] -= 1
+    nobody = Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
+    return Split("latest", train_ends, Queries(long_enough, ends[long_enough] - 1), nobody)
 
 
 def timeline(table: EventTable, test_share: float = 0.1, valid_share: float = 0.1) -> Split:

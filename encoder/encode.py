@@ -20,7 +20,7 @@ EVENTS_PER_BLOCK = 16_384
 
 @torch.inference_mode()
 def catalogue_vectors(model: SequenceModel, features: TableFeatures) -> Floats:
-    """(i, d) unit vectors of all items of a table whose rows are the vocabulary's."""
+    """(i, d) unit vectors of all items of a table."""
     model.eval()
     device = next(model.parameters()).device
     blocks = []
@@ -28,7 +28,7 @@ def catalogue_vectors(model: SequenceModel, features: TableFeatures) -> Floats:
         rows = np.arange(first, min(first + ITEMS_PER_BLOCK, len(features.item_attributes)))
         content = None if features.content is None else torch.from_numpy(features.content[rows]).to(device)
         attributes = torch.from_numpy(features.item_attributes[rows]).to(device)
-        blocks.append(model.tower(torch.from_numpy(rows).to(device), content, attributes).cpu().numpy())
+        blocks.append(model.tower(torch.from_numpy(features.items[rows]).to(device), content, attributes).cpu().numpy())
     return np.concatenate(blocks)
 
 

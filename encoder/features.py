@@ -46,6 +46,8 @@ def event_features(gaps_s: NDArray[np.floating[Any]], ratings: NDArray[np.floati
 class TableFeatures:
     """What a model is told of the items, users and types of a table."""
 
+    items: Ints
+    """(i,) rows of the vocabulary, -1 for an item it does not hold."""
     content: Floats | None
     """(i, c) frozen vectors of text and image; None for a model without."""
     item_attributes: Ints
@@ -65,6 +67,7 @@ class TableFeatures:
         if content is not None and len(content) != len(table.item_ids):
             raise ValueError(f"content has {len(content)} rows for {len(table.item_ids)} items; give one each.")
         return cls(
+            items=np.array([vocabulary.item_rows.get(item, -1) for item in table.item_ids], np.int64),
             content=content,
             item_attributes=vocabulary.item_attribute_rows(table.item_attributes),
             user_attributes=vocabulary.user_attribute_rows(table.user_attributes),

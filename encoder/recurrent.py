@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from encoder.baselines import ProfileEvents, check_events, check_states, unit_vectors
 from encoder.config import SIZE_STEP, ModelConfig
 from encoder.errors import UnusableModel
-from encoder.features import event_features
+from encoder.features import EVENT_FEATURES, event_features
 from encoder.kernels import compiled
 from encoder.vocabulary import NO_ATTRIBUTE, UNKNOWN_TYPE, Vocabulary
 
@@ -26,6 +26,8 @@ Weights = Mapping[str, NDArray[Any]]
 
 LAYER_NORM_EPSILON = np.float32(1e-5)
 INPUTS_AT_ONCE = SIZE_STEP
+TYPE_CODES = 256
+"""Codes are bytes."""
 
 
 class BlockWeights(NamedTuple):
@@ -62,13 +64,19 @@ class RecurrentEncoder:
             vocabulary: gives the rows of types and user attributes.
             weights: of the torch model, by their names there.
             name: published with every list.
-            event_types: what the codes of `ProfileEvents.types` mean.
+            event_types: what the codes of `ProfileEvents.types` mean; a code beyond them is an unknown type.
 
         Raises:
-            UnusableModel: the model is of another kind, or a weight is missing, of another shape or not finite.
+            UnusableModel: the model is of another kind or reads other event features, or a weight is missing, of
+                another shape or not finite.
         """
         if config.kind != "gated-recurrence":
             raise UnusableModel(f"Only a gated-recurrence can be served, this model is a {config.kind}.")
+        if config.event_features != EVENT_FEATURES:
+            raise UnusableModel(
+                f"The model reads {config.event_features} event features, this program makes {EVENT_FEATURES}: "
+                "train again."
+            )
         take = _Taker(weights)
         d, h = config.dim, config.width
         self._config, self._vocabulary, self._name = config, vocabulary, name
@@ -80,7 +88,8 @@ class RecurrentEncoder:
         )
         self._norm = (take("norm.weight", (d,)), take("norm.bias", (d,)))
         self._projection = take.matrix("projection.weight", d, d)
-        self._type_rows = vocabulary.type_rows(event_types)
+        self._type_rows = np.full(TYPE_CODES, UNKNOWN_TYPE)
+        self._type_rows[: len(event_types)] = vocabulary.type_rows(event_types)
 
     @property
     def name(self) -> str:
@@ -135,12 +144,13 @@ class RecurrentEncoder:
         is_last[len(read) - 1 - np.unique(rows[::-1], return_index=True)[1]] = True
         features = event_features(events.gaps_s[read], events.ratings[read])
         inputs = np.empty((len(read), self.dim), np.float32)
-        _embed(events.item_vectors, read, types, features, self._types, self._features, inputs)
+        # one layout, writeable or not, is one compiled kernel; so are whole states, whatever their number
+        vectors = np.require(events.item_vectors, np.float32, ("C", "W"))
+        _embed(vectors, read, types, features, self._types, self._features, inputs)
         for number, block in enumerate(self._blocks):
             final = number == len(self._blocks) - 1
-            memory = states[:, number * self._config.width : (number + 1) * self._config.width]
-            _run_block(rows, is_last, final, inputs, memory, *block)
-        _project(rows, is_last, inputs, *self._norm, self._projection, states[:, -self.dim :])
+            _run_block(rows, is_last, final, inputs, states, number * self._config.width, *block)
+        _project(rows, is_last, inputs, *self._norm, self._projection, states)
 
     def vectors(self, states: Floats) -> Floats:
         """Unit vectors (u, d) of `states`; exact zeros for a user without events.
@@ -247,7 +257,8 @@ def _run_block(  # type: ignore[no-untyped-def]
     is_last,
     final,
     inputs,
-    memory,
+    states,
+    first,
     mix_gain,
     mix_shift,
     gates,
@@ -261,15 +272,18 @@ def _run_block(  # type: ignore[no-untyped-def]
     feed_out,
     feed_out_bias,
 ):
-    """Moves the block's memory by all events and makes its outputs of `inputs`, of the final block the last ones."""
-    d, h = inputs.shape[1], memory.shape[1]
+    """Moves the block's memory, `states` from column `first` on, by all events and makes its outputs of `inputs`.
+
+    Of the final block only the users' last outputs are made.
+    """
+    d, h = inputs.shape[1], len(out)
     one = np.float32(1.0)
     normed = np.empty(d, np.float32)
     z = np.empty(3 * h, np.float32)
     hidden = np.empty(feed_in.shape[1], np.float32)
     gated = np.empty(h, np.float32)
     for e in range(len(rows)):
-        x, state = inputs[e], memory[rows[e]]
+        x, state = inputs[e], states[rows[e], first : first + h]
         _layer_norm(x, mix_gain, mix_shift, normed)
         z[:] = gates_bias
         _add_product(z, normed, gates)
@@ -295,12 +309,13 @@ def _run_block(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _project(rows, is_last, inputs, gain, shift, projection, outputs):  # type: ignore[no-untyped-def]
-    """outputs[row] = P layer_norm(x) of each user's last event."""
-    normed = np.empty(inputs.shape[1], np.float32)
+def _project(rows, is_last, inputs, gain, shift, projection, states):  # type: ignore[no-untyped-def]
+    """The last d columns of a state = P layer_norm(x) of the user's last event."""
+    d, width = inputs.shape[1], states.shape[1]
+    normed = np.empty(d, np.float32)
     for e in range(len(rows)):
         if is_last[e]:
             _layer_norm(inputs[e], gain, shift, normed)
-            y = outputs[rows[e]]
+            y = states[rows[e], width - d : width]
             y[:] = np.float32(0.0)
             _add_product(y, normed, projection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from encoder.batches import Batch, NegativeSampler, Sequences
 from encoder.config import ModelConfig, TrainingConfig
-from encoder.dataset import EventTable, Queries, Split
+from encoder.dataset import RATING, EventTable, Queries, Split
 from encoder.encode import catalogue_vectors, user_vectors
 from encoder.errors import UnusableData, UnusableModel
 from encoder.features import TableFeatures
@@ -32,6 +33,10 @@ SECOND_MOMENT_DECAY = 0.98
 VALIDATION_SEED = 1
 QUERIES_PER_BLOCK = 512
 WEIGHT_MIN = 1e-6
+NEW_SHARE_MIN = 0.05
+"""Of the validation events of target types; with fewer new items among them, repeats choose the model."""
+RATING_HEAD = "rating."
+"""Parameters that begin so belong to a task, not to what pre-training learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,9 @@ class Trainer:
     ) -> None:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
+        _check_content(features, model_config)
         self._table, self._split, self._features, self.config = table, split, features, config
+        self._ratings = table.ratings()
         self._device = torch.device(config.device)
         self.model = SequenceModel(
             model_config,
@@ -131,10 +138,16 @@ class Trainer:
         elif features.content is not None:
             told = features.content[features.content.any(axis=1)]
             self.model.tower.content_mean.copy_(torch.from_numpy(told.mean(axis=0)) if len(told) else torch.zeros(()))
-        if self.model.rating is not None and start is None:
-            self.model.rating.mean.fill_(float(np.nanmean(table.values[learnable])))
+        if self.model.rating is not None and (start is None or f"{RATING_HEAD}mean" not in start):
+            known = self._ratings[learnable & np.isfinite(self._ratings)]
+            self.model.rating.mean.fill_(float(known.mean()) if len(known) else 0.0)
         if state is not None:
             self._resume(state)
+
+    @property
+    def features(self) -> TableFeatures:
+        """What the model is told of the table's items and users."""
+        return self._features
 
     @property
     def steps(self) -> int:
@@ -154,6 +167,8 @@ class Trainer:
             self.model.train()
             for batch in self._sequences.epoch(config.users_per_batch, self._rng):
                 losses.append(self._learn(batch))
+                if not math.isfinite(losses[-1]):
+                    raise self._diverged(losses[-1])
                 state.step += 1
                 state.cpu_s = time.process_time() - began_s
                 on_progress(
@@ -212,13 +227,13 @@ class Trainer:
 
     def _rating_loss(self, batch: Batch) -> Tensor:
         """Squared error of the next event's rating, where it has one."""
-        rated = (batch.targets >= 0) & np.isfinite(batch.target_values)  # (b, t)
+        rated = np.isfinite(batch.target_ratings)  # (b, t)
         rows, places = np.unique(np.concatenate([batch.items.ravel(), batch.targets[rated]]), return_inverse=True)
         inputs, targets = np.split(places, [batch.items.size])
         vectors = self._item_vectors(rows)
         users = self.model(self._events(batch, inputs, None), vectors)[self._tensor(rated)]  # (n, d)
         ratings = self._head()(users, vectors[self._tensor(targets)], self._tensor(batch.targets[rated]))  # (n,)
-        return torch.square(ratings - self._tensor(batch.target_values[rated])).sum() / max(1, int(rated.sum()))
+        return torch.square(ratings - self._tensor(batch.target_ratings[rated])).sum() / max(1, int(rated.sum()))
 
     def _events(self, batch: Batch, inputs: NDArray[np.intp], masked: NDArray[np.bool_] | None) -> EventInputs:
         hidden = self._rng.random(len(batch.users)) < self.config.attribute_dropout
@@ -241,6 +256,8 @@ class Trainer:
         state = self.state
         items = catalogue_vectors(self.model, self._features)
         users = user_vectors(self.model, self._features, self._table, self._valid, items)
+        if not (np.isfinite(items).all() and np.isfinite(users).all()):
+            raise self._diverged(loss)
         if self.config.objective == "rating":
             metrics = {"rmse": self._rmse(users, items)}
             score = -metrics["rmse"]
@@ -248,24 +265,28 @@ class Trainer:
             metrics = _ranking_metrics(users, items, self._table, self._valid)
             score = metrics["ndcg@10"]
         if not math.isfinite(score):
-            raise UnusableData(
-                f"The training diverged in epoch {state.epoch} (loss {loss}): try a smaller learning rate; "
-                "the checkpoint of the last validation stays."
-            )
+            raise self._diverged(loss)
         is_best = score > state.best_score
         validation = Validation(state.epoch, loss, score, metrics, state.cpu_s, is_best)
         state.history.append(validation)
         if is_best:
             state.best_score, state.best_epoch = score, state.epoch
-            state.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        state.weights = self.model.state_dict()
-        state.optimizer = self._optimizer.state_dict()
+            state.best_weights = copy.deepcopy(self.model.state_dict())
+        # copies, for the next step moves the originals in place
+        state.weights = copy.deepcopy(self.model.state_dict())
+        state.optimizer = copy.deepcopy(self._optimizer.state_dict())
         state.rng, state.torch_rng = self._rng.bit_generator.state, torch.get_rng_state()
         return validation
 
+    def _diverged(self, loss: float) -> UnusableData:
+        return UnusableData(
+            f"The training diverged after step {self.state.step} (loss {loss}): try a learning rate below "
+            f"{self.config.learning_rate:g}; the checkpoint of the last validation stays."
+        )
+
     @torch.inference_mode()
     def _rmse(self, users: Floats, items: Floats) -> float:
-        targets, values = self._table.items[self._valid.positions], self._table.values[self._valid.positions]
+        targets, values = self._table.items[self._valid.positions], self._ratings[self._valid.positions]
         rows = self._tensor(targets.astype(np.int64))
         ratings = self._head()(self._tensor(users), self._tensor(items[targets]), rows).cpu().numpy()
         return float(np.sqrt(np.mean(np.square(ratings - values))))
@@ -307,8 +328,11 @@ class Trainer:
                 f"No event to learn from is of the types {', '.join(self.config.target_types)}; "
                 f"the log has {', '.join(table.type_names)}."
             )
-        if self.config.objective == "rating" and not np.isfinite(table.values[learnable]).any():
-            raise UnusableData("Ratings are to be predicted, but no event to learn from has a value.")
+        if self.config.objective == "rating" and not np.isfinite(self._ratings[learnable]).any():
+            raise UnusableData(
+                f"Ratings are to be predicted, but no event to learn from is a `{RATING}` with a value; "
+                f"the log has {', '.join(table.type_names)}."
+            )
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
@@ -335,15 +359,24 @@ class _Against:
 
 
 def load_rows(model: SequenceModel, weights: State) -> None:
-    """Takes over weights; tables that have grown keep their new rows, an unknown id's row at zero.
+    """Takes over weights; the new rows of tables that have grown are zero. A rating head may be new, or left behind.
 
     Raises:
-        UnusableModel: a weight is missing or its other dimensions differ: the configs are not the same.
+        UnusableModel: a weight is missing, of other sizes or one too many: the configs are not the same.
     """
+    own_weights = model.state_dict()
+    surplus = sorted(name for name in weights if name not in own_weights and not name.startswith(RATING_HEAD))
+    if surplus:
+        raise UnusableModel(
+            f"The checkpoint has weights that this model lacks: {', '.join(surplus)}; "
+            "train with the checkpoint's own sizes."
+        )
     with torch.no_grad():
-        for name, own in model.state_dict().items():
+        for name, own in own_weights.items():
             given = weights.get(name)
-            if given is None or given.shape[1:] != own.shape[1:] or len(given.shape) != len(own.shape):
+            if given is None and name.startswith(RATING_HEAD):
+                continue
+            if given is None or not _fits(given, own):
                 raise UnusableModel(
                     f"The weights {name} of the checkpoint do not fit: expected {tuple(own.shape)} or fewer rows, "
                     f"got {None if given is None else tuple(given.shape)}; train with the checkpoint's own sizes."
@@ -353,6 +386,19 @@ def load_rows(model: SequenceModel, weights: State) -> None:
                 own[: len(given)] = given
             else:
                 own.copy_(given)
+
+
+def _fits(given: Tensor, own: Tensor) -> bool:
+    """Whether the weights are as large, or fewer rows of a table."""
+    if given.shape == own.shape:
+        return True
+    return given.dim() == own.dim() > 0 and given.shape[1:] == own.shape[1:] and len(given) < len(own)
+
+
+def _check_content(features: TableFeatures, config: ModelConfig) -> None:
+    given = 0 if features.content is None else features.content.shape[1]
+    if given != config.content_dim:
+        raise ValueError(f"The items have {given} content dimensions, the model's config says {config.content_dim}.")
 
 
 def _target_weights(table: EventTable, config: TrainingConfig) -> Floats:
@@ -365,12 +411,17 @@ def _target_weights(table: EventTable, config: TrainingConfig) -> Floats:
 
 
 def _validation_queries(table: EventTable, queries: Queries, weights: Floats, config: TrainingConfig) -> Queries:
-    """A fixed sample of those that the objective is about: new items of a target type, or rated ones."""
+    """A fixed sample of those that the objective is about: new items of a target type, or rated ones.
+
+    Where next to no event of the target types is one with a new item, as purchases follow views, repeats count.
+    """
     kept = weights[table.types[queries.positions]] > 0
     if config.objective == "rating":
-        kept &= np.isfinite(table.values[queries.positions])
+        kept &= np.isfinite(table.ratings()[queries.positions])
     else:
-        kept &= ~Histories.of(table, queries).contain(table.items[queries.positions])
+        new = kept & ~Histories.of(table, queries).contain(table.items[queries.positions])
+        repetitive = new.sum() <= NEW_SHARE_MIN * kept.sum()
+        kept = kept if config.target_types and repetitive else new
     rows = np.flatnonzero(kept)
     if not len(rows):
         raise UnusableData("No validation event is one to be predicted; the log is too short or too repetitive.")
@@ -379,10 +430,13 @@ def _validation_queries(table: EventTable, queries: Queries, weights: Floats, co
 
 
 def _ranking_metrics(users: Floats, items: Floats, table: EventTable, queries: Queries) -> dict[str, float]:
+    """Of new targets among new items, of repeats among all."""
     ranks = np.empty(len(queries))
+    repeats = Histories.of(table, queries).contain(table.items[queries.positions]).any()
     for first in range(0, len(queries), QUERIES_PER_BLOCK):
         rows = np.arange(first, min(first + QUERIES_PER_BLOCK, len(queries)))
         block = queries.take(rows)
         scores = users[rows] @ items.T  # (b, i)
-        ranks[rows] = rank(scores, table.items[block.positions], Histories.of(table, block), list_length=0).ranks
+        masked = Histories.none(len(block)) if repeats else Histories.of(table, block)
+        ranks[rows] = rank(scores, table.items[block.positions], masked, list_length=0).ranks
     return dict(zip(FIGURES, ranking_figures(ranks).mean(axis=0).tolist(), strict=True))

@@ -15,7 +15,7 @@ from faust.app.base import BootStrategy
 from streams.core.errors import NearstreamError, UsageError
 from streams.kafka.worker import Worker
 from streams.metrics import Metrics
-from streams.wiring import build_engine
+from streams.wiring import build_engine, model_folder
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -54,7 +54,7 @@ class WorkerService(mode.Service):
         loop = asyncio.get_running_loop()
         try:
             engine = await loop.run_in_executor(None, build_engine, self._settings)
-            self.worker = Worker(self._settings, engine, self.metrics)
+            self.worker = Worker(self._settings, engine, self.metrics, models=model_folder(self._settings))
             self.worker.reporter.web_url = f"http://{_reachable_host(self._settings)}:{self._settings.web_port}"
             await self.worker.start()
             await self.worker.failed

@@ -113,8 +113,19 @@ class Settings(BaseSettings):
     )
 
     # Profiles
-    model: str = Field("decayed-mean", description="Encoder of the profiles: `decayed-mean`.")
-    dim: int = Field(64, ge=8, le=256, description="Length of profile and item vectors.")
+    model: str = Field(
+        "decayed-mean",
+        description="Encoder of the profiles: `decayed-mean`, or a folder that `nearstream train` wrote.",
+    )
+    model_check_interval_s: float = Field(
+        10.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between two looks whether the model folder holds another model; 0 = never.",
+    )
+    dim: int = Field(
+        64, ge=8, le=256, description="Length of profile and item vectors; a trained model brings its own."
+    )
     half_life_days: float = Field(14.0, gt=0, le=36_500, description="Days after which an event counts half.")
     recent_items: int = Field(32, ge=1, le=255, description="Recent items kept in each profile.")
     event_id_window: int = Field(24, ge=1, le=255, description="Event ids kept to spot a client's retry.")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,19 +21,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streams.core.errors import NearstreamError
+from streams.core.errors import NearstreamError, UsageError
 from streams.core.status import Quantiles, WorkerStatus
 from streams.dashboard.server import serve_dashboard
-from streams.feed import FeedSummary, feed
+from streams.feed import FeedSummary, epoch_ms, feed
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.digest import digest_of, read_profiles
 from streams.kafka.observer import KafkaObserver
 from streams.kafka.processes import free_ports, spawn_watchdog
 from streams.kafka.topics import create_topics
+from streams.sources.stretch import Stretch
 
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.core.observation import Observation
+    from streams.demo_training import Trained
     from streams.feed import TimeMode
     from streams.kafka.processes import OnProgress
     from streams.sources import Source
@@ -42,19 +45,35 @@ WORKER_START_S_MAX = 60.0
 WORKER_STOP_S_MAX = 10.0
 STALL_S_MAX = 60.0
 POLL_S = 0.25
+HISTORY_EVENTS_MAX = 10_000
+HISTORY_RATE = 2_000.0
+"""Events per second: quick, and still no more than a worker on a busy laptop keeps up with."""
+MODEL_FOLDER, TEXT_CACHE_FOLDER = "model", "text-cache"
 LAST_WORDS_LINES = 5
 LAST_WORDS_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """Train first, on the source's past; the live feed goes on after it."""
+
+    past_events: int | None
+    """How many of the source's first events are the past; None: half of them, within reason."""
+    required: bool
+    """Whether the demo fails if nothing can be learned; otherwise it runs without a trained model and says why."""
+
+
+@dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What the person asked for. `events` None: until Ctrl-C."""
+    """What the person asked for. `events` None: until Ctrl-C; the past does not count."""
 
     source: Source
     rate: float | None
     events: int | None
     time_mode: TimeMode
     once: bool
+    training: TrainingPlan | None = None
+    """None: the settings' own model serves, and everything in the source is live."""
 
 
 class DemoSummary(msgspec.Struct, frozen=True):
@@ -69,12 +88,28 @@ class DemoSummary(msgspec.Struct, frozen=True):
     lag: int
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingScene:
+    """How far the training is. `total` None: unknown; `best` is the NDCG@10 in validation, NaN before the first."""
+
+    stage: str
+    done: int
+    total: int | None
+    best: float
+
+
 @dataclass(slots=True)
 class DemoScene:
     """What the terminal shows while the demo runs."""
 
     stage: str = "starting"
+    training: TrainingScene | None = None
+    """While and after a model is trained."""
+    note: str | None = None
+    """What is not as the person may expect."""
     page: str | None = None
+    observe: Callable[[], Observation] | None = None
+    """Looks at the topics, once there are any."""
     observation: Observation | None = None
 
 
@@ -111,54 +146,133 @@ async def run_demo(
 ) -> DemoSummary | None:
     """Runs until `stop` is set, or with `plan.once` until its events are through; then ends all it started.
 
-    Jars are cached in `settings.data_dir`; topics live in a temporary folder that goes with the demo.
+    Jars are cached in `settings.data_dir`; topics and the model live in a temporary folder that goes with the demo.
+    Kafka starts while the model is trained.
 
     Raises:
-        NearstreamError: Kafka cannot be started, or the worker ended by itself.
+        NearstreamError: Kafka cannot be started, the worker ended by itself, or a training that is required failed.
     """
     scene = DemoScene()
     with tempfile.TemporaryDirectory(prefix="nearstream-demo-") as folder:
-        jars = settings.data_dir / "kafka" / "jars"
-        loop = asyncio.get_running_loop()
-        kafka = EmbeddedKafka(Path(folder), brokers=1, die_with_owner=True, jars_dir=jars)
-        info = await loop.run_in_executor(None, kafka.start, on_progress)
-        try:
-            local = settings.model_copy(
-                update={"bootstrap": info.bootstrap, "partitions": PARTITIONS, "replication": 1}
-            )
-            return await _run_on(local, plan, scene, Path(folder), on_page, on_scene, stop)
-        finally:
-            await loop.run_in_executor(None, kafka.stop)
+        async with _shown(scene, on_scene), _trained(plan, Path(folder), scene, stop) as training:
+            jars = settings.data_dir / "kafka" / "jars"
+            loop = asyncio.get_running_loop()
+            kafka = EmbeddedKafka(Path(folder), brokers=1, die_with_owner=True, jars_dir=jars)
+            info = await loop.run_in_executor(None, kafka.start, on_progress)
+            try:
+                trained = await training
+                if stop.is_set():
+                    return None
+                model = settings.model if trained is None else str(Path(folder) / MODEL_FOLDER)
+                local = settings.model_copy(
+                    update={"bootstrap": info.bootstrap, "partitions": PARTITIONS, "replication": 1, "model": model}
+                )
+                return await _run_on(local, plan, trained, scene, Path(folder), on_page, stop)
+            finally:
+                await loop.run_in_executor(None, kafka.stop)
+
+
+@asynccontextmanager
+async def _trained(
+    plan: DemoPlan, folder: Path, scene: DemoScene, stop: asyncio.Event
+) -> AsyncIterator[asyncio.Task[Trained | None]]:
+    """The training, on its way in a thread of its own; it has ended when the block is left, however that is."""
+    left = threading.Event()
+    training = asyncio.create_task(_train(plan, folder, scene, lambda: stop.is_set() or left.is_set()))
+    try:
+        yield training
+    finally:
+        left.set()
+        await asyncio.wait({training})
+        training.exception()  # seen here too, where Kafka's fault is the one that is reported
+
+
+async def _train(plan: DemoPlan, folder: Path, scene: DemoScene, is_stopped: Callable[[], bool]) -> Trained | None:
+    """None: not wanted, stopped, or not possible and not required."""
+    if plan.training is None:
+        return None
+    scene.stage = "training"
+    try:
+        trained = await asyncio.to_thread(_train_here, plan.source, plan.training, folder, scene, is_stopped)
+    except UsageError as error:
+        if plan.training.required:
+            raise
+        scene.note = f"nothing was trained, the built-in model serves: {error}"
+        return None
+    finally:
+        scene.stage = "starting Kafka"
+    if trained is not None:
+        scene.note = f"trained on the first {trained.past_events:,} events; what is live comes after them"
+    return trained
+
+
+def _train_here(
+    source: Source, training: TrainingPlan, folder: Path, scene: DemoScene, is_stopped: Callable[[], bool]
+) -> Trained | None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))  # torch would leave a folder behind
+    from streams.demo_training import TrainingStopped, train_on_past  # noqa: PLC0415 - torch, for those who train
+
+    def on_training(stage: str, done: int, total: int | None, best: float) -> None:
+        scene.training = TrainingScene(stage, done, total, best)
+
+    try:
+        return train_on_past(
+            source, training.past_events, folder / MODEL_FOLDER, folder / TEXT_CACHE_FOLDER, on_training, is_stopped
+        )
+    except TrainingStopped:
+        return None
 
 
 async def _run_on(
     settings: Settings,
     plan: DemoPlan,
+    trained: Trained | None,
     scene: DemoScene,
     folder: Path,
     on_page: Callable[[str], None],
-    on_scene: Callable[[DemoScene], None],
     stop: asyncio.Event,
 ) -> DemoSummary | None:
     """The demo on a broker that runs."""
     await create_topics(settings)
     with _worker_process(settings, folder / "worker.log") as worker:
         async with KafkaObserver(settings) as observer, _page(observer, settings, scene, on_page):
-            showing = asyncio.create_task(_show(observer, scene, on_scene))
-            try:
+            with _observed(observer, scene):
                 scene.stage = "starting the worker"
                 await _until(lambda: _is_running(observer), worker, stop, WORKER_START_S_MAX)
+                live = await _publish_past(plan, trained, settings, scene, worker, stop)
                 scene.stage = "running"
                 started = time.monotonic()
-                fed = await _feed(plan, settings, worker, stop)
+                fed = await _feed(live, settings, worker, stop, rate=plan.rate, limit=plan.events, mode=plan.time_mode)
                 if not plan.once:
                     await _until(lambda: False, worker, stop, None)
                     return None
                 scene.stage = "draining"
                 await _drain(fed.events, observer, worker, stop)
                 return None if stop.is_set() else await _summary(settings, observer, time.monotonic() - started)
-            finally:
-                showing.cancel()
+
+
+async def _publish_past(
+    plan: DemoPlan,
+    trained: Trained | None,
+    settings: Settings,
+    scene: DemoScene,
+    worker: DemoWorker,
+    stop: asyncio.Event,
+) -> Source:
+    """Gives people a history, so that the page has lists at once; returns what is live: all after the past.
+
+    With `plan.once` nothing is published: what is measured then is the live events' own road.
+    """
+    if trained is None:
+        return plan.source
+    if plan.once or stop.is_set():
+        return Stretch(plan.source, trained.past_events)
+    scene.stage = "publishing the past"
+    first = max(0, trained.past_events - HISTORY_EVENTS_MAX)
+    shift_ms = epoch_ms() - trained.last_ms if plan.time_mode == "now" else 0
+    past = Stretch(plan.source, first, trained.past_events, shift_ms=shift_ms)
+    await _feed(past, settings, worker, stop, rate=HISTORY_RATE, limit=None, mode="keep")
+    return Stretch(plan.source, trained.past_events, events_only=True)
 
 
 @contextmanager
@@ -169,6 +283,7 @@ def _worker_process(settings: Settings, log: Path) -> Iterator[DemoWorker]:
         **os.environ,
         "NEARSTREAM_BOOTSTRAP": settings.bootstrap,
         "NEARSTREAM_PREFIX": settings.prefix,
+        "NEARSTREAM_MODEL": settings.model,
         "NEARSTREAM_WEB_PORT": str(free_ports(1)[0]),
         "NEARSTREAM_LOG_FORMAT": "json",
         "OMP_NUM_THREADS": "1",
@@ -222,18 +337,48 @@ async def _page(
         raise faults.exceptions[0] from None  # one fault is reported as itself, not as a group
 
 
-async def _show(observer: KafkaObserver, scene: DemoScene, on_scene: Callable[[DemoScene], None]) -> None:
-    while True:
-        scene.observation = observer.snapshot()
+@contextmanager
+def _observed(observer: KafkaObserver, scene: DemoScene) -> Iterator[None]:
+    """The scene shows the topics as long as the block runs."""
+    scene.observe = observer.snapshot
+    try:
+        yield
+    finally:
+        scene.observe = None
+
+
+@asynccontextmanager
+async def _shown(scene: DemoScene, on_scene: Callable[[DemoScene], None]) -> AsyncIterator[None]:
+    """Shows the scene twice a second, and as it is when the block ends."""
+
+    async def show() -> None:
+        while True:
+            if scene.observe is not None:
+                scene.observation = scene.observe()
+            on_scene(scene)
+            await asyncio.sleep(2 * POLL_S)
+
+    showing = asyncio.create_task(show())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait({showing})
         on_scene(scene)
-        await asyncio.sleep(2 * POLL_S)
 
 
-async def _feed(plan: DemoPlan, settings: Settings, worker: DemoWorker, stop: asyncio.Event) -> FeedSummary:
-    """Publishes the source; a worker that ends by itself ends the feed too."""
-    feeding = asyncio.create_task(
-        feed(plan.source, settings, rate=plan.rate, limit=plan.events, time_mode=plan.time_mode, stop=stop)
-    )
+async def _feed(
+    source: Source,
+    settings: Settings,
+    worker: DemoWorker,
+    stop: asyncio.Event,
+    *,
+    rate: float | None,
+    limit: int | None,
+    mode: TimeMode,
+) -> FeedSummary:
+    """Publishes a source; a worker that ends by itself ends the feed too."""
+    feeding = asyncio.create_task(feed(source, settings, rate=rate, limit=limit, time_mode=mode, stop=stop))
     try:
         while not feeding.done():
             worker.check_alive()

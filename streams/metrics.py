@@ -75,6 +75,18 @@ DEFINITIONS = (
     MetricDefinition("nearstream_index_warning", "gauge", ("trigger",), "1 while this figure is past its limit."),
     MetricDefinition("nearstream_index_failed_checks_total", "counter", (), "Canary checks that ended in an error."),
     MetricDefinition("nearstream_index_rebuilds_total", "counter", (), "Builds that the canary checks asked for."),
+    MetricDefinition(
+        "nearstream_model_fallback", "gauge", (), "1 while decayed-mean serves in place of the model folder, else 0."
+    ),
+    MetricDefinition("nearstream_model_ready_share", "gauge", (), "Share of a coming model that is ready, 0 to 1."),
+    MetricDefinition("nearstream_model_switches", "gauge", (), "Models taken into service since the start."),
+    MetricDefinition(
+        "nearstream_model_failures", "gauge", (), "Model folders refused, and swaps that failed, since the start."
+    ),
+    MetricDefinition("nearstream_model_switch_seconds", "gauge", (), "From reading the last model to its service."),
+    MetricDefinition(
+        "nearstream_model_pause_seconds", "gauge", (), "The longest that the last swap held up the compute thread."
+    ),
     MetricDefinition("nearstream_snapshot_age_seconds", "gauge", (), "Since the last snapshot on disk was taken."),
     MetricDefinition("nearstream_snapshot_bytes", "gauge", (), "Size of the last snapshot on disk."),
     MetricDefinition("nearstream_snapshot_seconds", "gauge", (), "What the last snapshot took to write."),

@@ -25,6 +25,8 @@ COMMANDS = {
     "digest": ("streams.cli.digest", "Counts and a hash over all profiles."),
     "dlq": ("streams.cli.dlq", "Dead letters: list by reason, mend and send back."),
     "dashboard": ("streams.cli.dashboard", "The live page: lag, freshness, one user's list."),
+    "train": ("streams.cli.train", "Train the profile model on a log or on the topics."),
+    "evaluate": ("streams.cli.evaluate", "Rank held-out events: the model, yardsticks and baselines."),
     "bench": ("streams.cli.bench", "Measure ingest, latency, memory and the index on this machine."),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,30 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=np.generic)
 
 
+class Words(NamedTuple):
+    """What is known of an item, as its encoder reads it."""
+
+    description: str
+    attributes: Sequence[str]
+
+
+NO_WORDS = Words("", ())
+
+
+class ItemWords(NamedTuple):
+    """What an encoder needs to know of some items, as of one moment."""
+
+    slots: Slots
+    revisions: NDArray[np.int32]
+    """Which words these are: a number that grows with every change of the item's."""
+    item_ids: list[str]
+    words: list[Words]
+
+
 class Catalogue:
     """Every item seen in events or on the items topic. A slot is given once and never reused.
 
+    The words of each item are kept, so that another model can be taken into service (`ItemWords`, `replace_vectors`).
     Not thread-safe: read and written in the compute thread only.
     """
 
@@ -31,6 +52,8 @@ class Catalogue:
         self._vectors = np.zeros((ROWS_MIN, encoder.dim), np.float32)
         self._described = np.zeros(ROWS_MIN, np.bool_)
         self._available = np.zeros(ROWS_MIN, np.bool_)
+        self._revisions = np.zeros(ROWS_MIN, np.int32)
+        self._words: list[Words] = []
         self.item_ids: list[str] = []
         self.slot_of: dict[str, int] = {}
 
@@ -43,6 +66,11 @@ class Catalogue:
         return self._vectors[: len(self)]
 
     @property
+    def capacity(self) -> int:
+        """Items there is room for before the columns grow."""
+        return len(self._vectors)
+
+    @property
     def described(self) -> NDArray[np.bool_]:
         """(items,) the vector comes from the item's own words, so that its neighbours mean something."""
         return self._described[: len(self)]
@@ -51,6 +79,28 @@ class Catalogue:
     def available(self) -> NDArray[np.bool_]:
         """(items,) may be recommended."""
         return self._available[: len(self)]
+
+    def words_since(self, revisions: NDArray[np.int32], items_max: int) -> ItemWords:
+        """Of at most `items_max` items whose words are not those of `revisions` (items, or fewer); 0 is none yet."""
+        known = self._revisions[: len(self)].copy()
+        compared = min(len(known), len(revisions))
+        stale = known > 0
+        stale[:compared] = known[:compared] != revisions[:compared]
+        slots = np.flatnonzero(stale)[:items_max].astype(np.int32)
+        picked = slots.tolist()
+        return ItemWords(
+            slots, known[slots], [self.item_ids[slot] for slot in picked], [self._words[slot] for slot in picked]
+        )
+
+    def replace_vectors(self, encoder: ItemEncoder, vectors: Floats) -> None:
+        """Takes over the unit vectors (capacity, d) of another model, and its encoder for whatever comes next.
+
+        Raises:
+            ValueError: the vectors are no matrix of that many rows; nothing has changed.
+        """
+        if vectors.shape != (self.capacity, encoder.dim):
+            raise ValueError(f"expected vectors of the shape {(self.capacity, encoder.dim)}, got {vectors.shape}")
+        self._encoder, self._vectors = encoder, vectors
 
     def slots(self, item_ids: Sequence[str]) -> Slots:
         """Slots of the items; those never seen enter with a random direction of their own."""
@@ -76,7 +126,8 @@ class Catalogue:
         items = list({item.item_id: item for item in items}.values())
         descriptions = [item.description() for item in items]
         ids = [item.item_id for item in items]
-        vectors = self._encoder.encode(ids, descriptions, [item.attributes() for item in items])
+        attributes = [item.attributes() for item in items]
+        vectors = self._encoder.encode(ids, descriptions, attributes)
         known = np.array([item_id in self.slot_of for item_id in ids], np.bool_)
         fresh = np.flatnonzero(~known)
         self._add([ids[row] for row in fresh.tolist()], vectors[fresh])
@@ -84,6 +135,9 @@ class Catalogue:
         self._vectors[slots] = vectors
         self._described[slots] = [bool(text) for text in descriptions]
         self._available[slots] = [item.available for item in items]
+        self._revisions[slots] += 1
+        for slot, description, known_attributes in zip(slots.tolist(), descriptions, attributes, strict=True):
+            self._words[slot] = Words(description, known_attributes)
 
     def withdraw(self, item_ids: Sequence[str]) -> None:
         """Items that are gone are recommended no more; profiles keep what they learned from them.
@@ -99,8 +153,11 @@ class Catalogue:
             self._vectors = _grown(self._vectors, rows)
             self._described = _grown(self._described, rows)
             self._available = _grown(self._available, rows)
+            self._revisions = _grown(self._revisions, rows)
         self._vectors[first:end] = vectors
         self._available[first:end] = True
+        self._revisions[first:end] = 1
+        self._words.extend(repeat(NO_WORDS, len(item_ids)))
         self.slot_of.update(zip(item_ids, range(first, end), strict=True))
         self.item_ids.extend(item_ids)
 

@@ -7,6 +7,7 @@ NearstreamError
 ├── DeadLetterLimit       too many rejects in a row or in share: stop the worker and say why
 ├── PartitionLost         another worker owns this partition now: stop at once, keep nothing
 ├── BrokerUnavailable     Kafka does not answer: back off, stay visible, try again
+├── ModelUnusable         a model folder cannot be served: go on with what serves, say so, look again when it changes
 └── CorruptState          the changelog holds what this version cannot read: stop, never guess
 ```
 
@@ -62,6 +63,10 @@ class PartitionLost(NearstreamError):
 
 class BrokerUnavailable(NearstreamError):
     """Kafka did not answer in time."""
+
+
+class ModelUnusable(NearstreamError):
+    """The folder of the settings holds no model that this worker can serve."""
 
 
 class CorruptState(NearstreamError):

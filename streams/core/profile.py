@@ -5,7 +5,7 @@ Sizes: u users, R recent items kept, W event ids kept, S encoder state width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Self
 
@@ -164,6 +164,22 @@ class ProfileStore:
             self.user_ids[slot] = FORGOTTEN
             self.excluded.pop(slot, None)
         return known
+
+    def check_states(self, states: Floats, state_width: int) -> None:
+        """Raises ValueError unless the encoder states are (rows of the columns, state_width)."""
+        expected = (len(self.columns.events), state_width)
+        if states.shape != expected:
+            raise ValueError(f"expected states of the shape {expected}, got {states.shape}")
+
+    def replace_states(self, states: Floats) -> None:
+        """Takes over the encoder states (rows of the columns, S) of another model, which may be wider or narrower.
+
+        Raises:
+            ValueError: the rows are more or fewer; nothing has changed.
+        """
+        self.check_states(states, states.shape[-1])
+        self.columns.state = states
+        self.layout = replace(self.layout, state_width=states.shape[1])
 
     def restore(self, user_ids: list[str], columns: ProfileColumns, excluded: dict[int, tuple[int, ...]]) -> None:
         """Takes over a whole memory, one slot a user id, in order; the columns may have more rows, for growth.

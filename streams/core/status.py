@@ -95,9 +95,29 @@ class IndexStatus(msgspec.Struct, frozen=True):
     warnings: list[IndexWarning]
 
 
+class ModelStatus(msgspec.Struct, frozen=True):
+    """What a worker makes of the model folder that its settings name.
+
+    `problem` says why the folder's model is not the one in service, None while it is or comes in; with `fallback` the
+    built-in encoder serves in its place. `coming` is the model that is made ready, `progress` its share from 0 to 1.
+    `pause_ms` is the longest job that the last switch gave the compute thread.
+    """
+
+    wanted: str
+    fallback: bool
+    problem: str | None
+    coming: str | None
+    progress: float
+    switches: int
+    failures: int
+    switch_s: float | None
+    pause_ms: float | None
+
+
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker. Times are epoch ms; `freshness_ms` runs from the event's record timestamp to its committed list;
-    `stages_ms` is the mean time per batch of each stage over the last ten seconds. Old records have no `index`."""
+    `stages_ms` is the mean time per batch of each stage over the last ten seconds. Old records have no `index`;
+    `folder` is None where the settings name a built-in model."""
 
     worker: str
     group: str
@@ -118,3 +138,4 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     rss_bytes: int
     message: str | None = None
     index: IndexStatus | None = None
+    folder: ModelStatus | None = None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from streams.core.events import EVENT_TYPES, EventType
+from streams.core.histories import Histories, encoded_histories
 from streams.core.ports import EncoderEvents, Floats, ProfileEncoder, Slots
 
 if TYPE_CHECKING:
@@ -229,28 +230,24 @@ class ProfileUpdater:
                 self._store.set_excluded(slot, excluded)
         return slots
 
+    @property
+    def type_weights(self) -> Floats:
+        """(codes,) how far an event of each type code moves a profile; not to be changed."""
+        return self._type_weights
+
+    def serve(self, encoder: ProfileEncoder) -> None:
+        """Moves profiles by another model from now on; the store's states must be its own."""
+        self._encoder = encoder
+
     def weights_of(self, types: NDArray[np.uint8]) -> Floats:
         """How far an event of each type code moves a profile."""
         return self._type_weights[types]
 
     def reencode(self, columns: ProfileColumns) -> None:
-        """Rebuilds encoder states from the recent items, after a change of the model."""
-        columns.state[:] = 0
-        places = np.arange(columns.recent_items.shape[1]) < columns.recent_count[:, None]
-        rows, _ = np.nonzero(places)
-        times_s = columns.recent_times_s.astype(np.int64)
-        gaps_s = np.zeros(times_s.shape, np.float32)
-        latest_s = np.maximum.accumulate(np.where(places, times_s, 0), axis=1)
-        gaps_s[:, 1:] = np.maximum(0, times_s[:, 1:] - latest_s[:, :-1])
-        events = EncoderEvents(
-            rows=rows.astype(np.int32),
-            item_vectors=self._catalogue.vectors[columns.recent_items[places]],
-            weights=self.weights_of(columns.recent_types[places]),
-            gaps_s=gaps_s[places],
-            types=columns.recent_types[places],
-            ratings=np.full(len(rows), np.nan, np.float32),  # profiles do not keep them
+        """Rebuilds encoder states from the recent items, as the model now in service sees them."""
+        columns.state = encoded_histories(
+            Histories.of(columns), self._encoder, self._catalogue.vectors, self._type_weights
         )
-        self._encoder.step(columns.state, events)
 
     def _columns_of(self, events: Sequence[Event], offsets: NDArray[np.int64]) -> EventColumns:
         user_ids = [e.user_id for e in events]

@@ -11,6 +11,7 @@ from streams.core.observation import Connection, DeadLetter, Observation, Partit
 from streams.core.status import PartitionStatus, Quantiles, WorkerStatus
 from streams.dashboard.history import History, PartitionHistory, Trend, lag_trend, rates_per_s
 from streams.dashboard.index_view import IndexView, index_views
+from streams.dashboard.model_view import model_sentence
 from streams.dashboard.verdict import GroupVerdict, Verdict, group_verdict
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def _worker_view(worker: WorkerStatus, at_ms: int) -> WorkerView:
         rss_bytes=worker.rss_bytes,
         restarts=worker.totals.restarts,
         duplicates=worker.totals.duplicates,
-        message=worker.message,
+        message=worker.message or model_sentence(worker.folder, worker.model),
         web_url=worker.web_url,
     )
 

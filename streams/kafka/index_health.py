@@ -140,6 +140,13 @@ class IndexHealth:
         self._failed_checks = 0
         self._builds = _Builds()
 
+    def follow(self, index: WatchedIndex) -> None:
+        """Watches another index from now on, of which nothing is known yet; from any thread."""
+        with self._lock:
+            self._index = index
+            self._report, self._reported_s, self._rebuilt_s = None, -math.inf, -math.inf
+            self._failed_checks, self._builds = 0, _Builds()
+
     def start(self) -> None:
         """Begins to check; once."""
         self._thread.start()
@@ -152,11 +159,13 @@ class IndexHealth:
 
     def check(self) -> None:
         """One round, in the caller's thread: canaries, then a build if a figure asks for one. Raises nothing."""
+        index = self._index
         try:
-            if self._index.stats().size:
-                report = self._index.check_recall(CANARIES, rng=self._rng)
+            if index.stats().size:
+                report = index.check_recall(CANARIES, rng=self._rng)
                 with self._lock:
-                    self._report, self._reported_s, self._failed_checks = report, self._clock(), 0
+                    if index is self._index:  # else it was replaced meanwhile: the report is of nobody's interest
+                        self._report, self._reported_s, self._failed_checks = report, self._clock(), 0
             self._build_if_needed()
         except Exception:
             logger.exception("the check of the index failed; the next one comes in %g s", self._interval_s)

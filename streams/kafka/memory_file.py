@@ -23,6 +23,8 @@ How a copy that takes seconds comes from memory that moves meanwhile:
 7. A user who was forgotten before the copy began is nowhere in it: slot emptied, id dropped, trend without names; and
    the older copies are deleted by `write_snapshot`. Forgotten while it runs, a user may still be in it: that is why
    the next save is due (`streams.kafka.saver`).
+8. A copy is of one model. When another one comes into service meanwhile, the save is given up, and the one of before
+   counts: it names its model, and a worker that serves another reads the changelog instead.
 """
 
 from __future__ import annotations
@@ -116,6 +118,9 @@ class Saved(NamedTuple):
 
 
 class _Moment(NamedTuple):
+    facts: Facts
+    saved_index: SavedIndex
+    layout: ProfileLayout
     currents: Currents
     users: int
     forgotten: int
@@ -177,12 +182,14 @@ def save_memory(
 ) -> Saved:
     """Writes the engine's memory and index; blocks for seconds, so call it outside the event loop and compute thread.
 
-    `offsets` were read before this call: the changelog's, by partition, from which on memory may lack something.
+    `offsets` were read before this call: the changelog's, by partition, from which on memory may lack something. Of
+    `facts` cluster and topic count; the rest is as the engine is when the copy begins.
 
     Raises:
         SnapshotError, OSError: nothing was switched, the snapshot of before still counts.
     """
-    moment: _Moment = ask(_moment, engine)
+    moment: _Moment = ask(_moment, engine, facts)
+    facts = moment.facts
     manifest = Manifest(
         kind=KIND,
         dim=facts.dim,
@@ -193,7 +200,7 @@ def save_memory(
         extra=dict(facts.as_extra()),
     )
     written = write_snapshot(folder / "memory", manifest, {PART: lambda file: _write(file, engine, moment, ask)})
-    cast("SavedIndex", engine.index).save(folder / "index", model=facts.model)
+    moment.saved_index.save(folder / "index", model=facts.model)
     size = sum(part.bytes for part in written.parts.values())
     size += sum(file.stat().st_size for file in (folder / "index").rglob("*") if file.is_file())
     return Saved(moment.users, size, moment.currents.epoch, moment.generation, moment.forgotten)
@@ -225,13 +232,29 @@ def row_type(layout: ProfileLayout) -> np.dtype[np.void]:
     return np.dtype([(name, array.dtype.newbyteorder("<"), array.shape[1:]) for name, array in columns.items()])
 
 
-def _moment(engine: Engine) -> _Moment:
+def _moment(engine: Engine, facts: Facts) -> _Moment:
     """In the compute thread."""
-    return _Moment(engine.currents(), len(engine.store), engine.forgotten, engine.index.stats().generation)
+    return _Moment(
+        Facts.of(engine, facts.cluster, facts.topic),
+        cast("SavedIndex", engine.index),
+        engine.store.layout,
+        engine.currents(),
+        len(engine.store),
+        engine.forgotten,
+        engine.index.stats().generation,
+    )
 
 
-def _piece(engine: Engine, first: int, end: int) -> tuple[list[str], dict[int, tuple[int, ...]], ProfileColumns]:
-    """In the compute thread: ids, profiles and exclusions of the same instant."""
+def _piece(
+    engine: Engine, model: str, first: int, end: int
+) -> tuple[list[str], dict[int, tuple[int, ...]], ProfileColumns]:
+    """In the compute thread: ids, profiles and exclusions of the same instant.
+
+    Raises:
+        SnapshotError: another model has come into service since the copy began.
+    """
+    if engine.encoder.name != model:
+        raise SnapshotError(f"The model {model} was replaced by {engine.encoder.name} during the copy; save again.")
     store = engine.store
     excluded = {slot - first: store.excluded[slot] for slot in range(first, end) if slot in store.excluded}
     columns = ProfileColumns(
@@ -245,7 +268,7 @@ def _item_ids(engine: Engine) -> list[str]:
 
 
 def _write(file: Path, engine: Engine, moment: _Moment, ask: Ask) -> int:
-    layout = row_type(engine.store.layout)
+    layout = row_type(moment.layout)
     masses = moment.currents.masses.astype("<f8").tobytes()
     with file.open("xb") as opened:
 
@@ -256,7 +279,9 @@ def _write(file: Path, engine: Engine, moment: _Moment, ask: Ask) -> int:
 
         put(Beginning(moment.users, moment.currents.epoch, moment.currents.stream_time_ms, masses))
         for first in range(0, moment.users, PIECE_USERS):
-            user_ids, excluded, columns = ask(_piece, engine, first, min(first + PIECE_USERS, moment.users))
+            user_ids, excluded, columns = ask(
+                _piece, engine, moment.facts.model, first, min(first + PIECE_USERS, moment.users)
+            )
             rows = np.empty(len(user_ids), layout)
             for name in layout.names or ():
                 rows[name] = getattr(columns, name)

@@ -18,11 +18,13 @@ from aiokafka.errors import KafkaError
 from streams.core.status import PartitionStatus, Quantiles, WorkerState, WorkerStatus, WorkerTotals
 from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
 from streams.kafka.index_health import export_index
+from streams.kafka.model_watch import export_model
 
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.kafka.consumer_group import PipelineGroup
     from streams.kafka.index_health import IndexHealth
+    from streams.kafka.model_watch import ModelWatch
     from streams.kafka.processor import Output
     from streams.kafka.saver import MemorySaver
     from streams.kafka.topics import Topics
@@ -166,6 +168,7 @@ class StatusReporter:
         self.group: PipelineGroup | None = None
         self.index_health: IndexHealth | None = None
         self.saver: MemorySaver | None = None
+        self.models: ModelWatch | None = None
         self.kafka_answers = True
         self._settings = settings
         self._topics = topics
@@ -242,6 +245,7 @@ class StatusReporter:
             rss_bytes=resident_bytes(),
             message=self.message,
             index=None if self.index_health is None else self.index_health.status(),
+            folder=None if self.models is None else self.models.status(),
         )
 
     def _current_state(self) -> WorkerState:
@@ -270,6 +274,8 @@ class StatusReporter:
         self._metrics.gauge("nearstream_memory_bytes").set(status.rss_bytes)
         if status.index is not None:
             export_index(self._metrics, status.index)
+        if status.folder is not None:
+            export_model(self._metrics, status.folder)
         if (saver := self.saver) is not None:
             self._metrics.gauge("nearstream_snapshot_failures").set(saver.failures)
             if saver.saved_at_s is not None:

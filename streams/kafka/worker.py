@@ -20,6 +20,7 @@ from streams.kafka.clients import bounded
 from streams.kafka.consumer_group import PipelineGroup
 from streams.kafka.dead_letter import DeadLetterBound
 from streams.kafka.index_health import IndexHealth, watch_index
+from streams.kafka.model_watch import ModelSource, ModelWatch
 from streams.kafka.processor import Processor
 from streams.kafka.recall import MemoryPlace, Recalled, memory_place, recall
 from streams.kafka.saver import MemorySaver
@@ -29,6 +30,7 @@ from streams.kafka.topics import Topics, check_copartitioned, list_topics, unrea
 
 if TYPE_CHECKING:
     from streams.config import Settings
+    from streams.core.ports import VectorIndex
     from streams.kafka.pipeline import BatchListener
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine
@@ -50,6 +52,7 @@ class Worker:
     while starting and where saving is switched off.
     `start` returns once the worker has joined its group; `failed` completes when it must not go on. A `listener`
     hears of the batches instead of the worker's own figures; `stage_clock` times the stages of the compute thread.
+    A model that comes into the folder `models` is swapped in while the worker runs.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Worker:
         metrics: Metrics,
         listener: BatchListener | None = None,
         stage_clock: Callable[[], float] = time.perf_counter,
+        models: ModelSource | None = None,
     ) -> None:
         now_s = time.time()
         self.name = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
@@ -76,6 +80,8 @@ class Worker:
         # Rule 7: encoder, index and ranking run in one thread; the event loop only moves bytes.
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self.saver: MemorySaver | None = None
+        self._models = None if models is None else self._new_model_watch(models)
+        self.reporter.models = self._models
         self._index_health: IndexHealth | None = None
         self._tails: list[TopicTail] = []
         self._group: PipelineGroup | None = None
@@ -130,6 +136,8 @@ class Worker:
             self.saver = MemorySaver(self._settings, *place, self._engine, changelog, self._compute_thread)
             self.saver.start(recalled)
             self.reporter.saver = self.saver
+        if self._models is not None:
+            self._models.start()
         for future in (self._group.fatal, items.failure, changelog.failure):
             future.add_done_callback(self._on_failure)
 
@@ -151,6 +159,8 @@ class Worker:
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.wait({self._reporting})
+        if self._models is not None:
+            await asyncio.to_thread(self._models.stop)
         if self._index_health is not None:
             await asyncio.to_thread(self._index_health.stop)
         await asyncio.gather(self.reporter.stop(), *(tail.stop() for tail in self._tails))
@@ -227,6 +237,19 @@ class Worker:
             settings.neighbours,
             lambda: DeadLetterBound(settings.dead_letter_share_max, settings.dead_letter_run_max),
             self._stage_clock,
+        )
+
+    def _new_model_watch(self, models: ModelSource) -> ModelWatch:
+        def follow(index: VectorIndex) -> None:
+            if self._index_health is not None:
+                self._index_health.follow(index)
+
+        return ModelWatch(
+            models,
+            self._engine,
+            self._compute_thread,
+            interval_s=self._settings.model_check_interval_s,
+            on_switch=follow,
         )
 
     def _load_profiles_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:

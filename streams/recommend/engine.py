@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from streams.core.catalogue import Catalogue
     from streams.core.events import Event, Item
-    from streams.core.ports import Floats, ProfileEncoder, Slots, VectorIndex
+    from streams.core.ports import Floats, ItemEncoder, ProfileEncoder, Slots, VectorIndex
     from streams.core.profile import ProfileColumns, ProfileStore
     from streams.recommend.trend import Trend
 
@@ -45,6 +45,17 @@ class Refresh:
     """(u, k) cosines, NaN padded."""
     ranking: Ranking | None
     """None when ranking is switched off or nobody was touched."""
+    encoder: ProfileEncoder
+    """What moved the profiles. When another one serves by the time of `apply`, the states are encoded anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The parts that belong together: vectors of the one are comparable with those of the others only."""
+
+    profiles: ProfileEncoder
+    items: ItemEncoder
+    index: VectorIndex
 
 
 class Currents(NamedTuple):
@@ -81,6 +92,8 @@ class Engine:
         self.epoch = 0
         self.forgotten = 0
         """Users forgotten since the start."""
+        self.fallback: str | None = None
+        """Why this encoder serves in place of the one that the settings name; None when it is that one."""
         self._updater = updater
         self._trend = trend
         self._ranker = ranker
@@ -102,11 +115,11 @@ class Engine:
         if self._ranker is not None and len(update.users):
             ranking = self._ranker.rank(self._request(update, neighbour_slots, similarities))
         lap("rank")
-        return Refresh(update, neighbour_slots, similarities, ranking)
+        return Refresh(update, neighbour_slots, similarities, ranking, self.encoder)
 
     def apply(self, refresh: Refresh) -> None:
-        """Stores a refresh whose transaction is committed."""
-        update = refresh.update
+        """Stores a refresh whose transaction is committed, whichever model it was prepared with."""
+        update = refresh.update if refresh.encoder is self.encoder else self._encoded_anew(refresh.update)
         self._updater.apply(update)
         self._move(update.users, update.vectors)
         accepted = np.flatnonzero(update.verdicts == ACCEPTED)
@@ -163,7 +176,7 @@ class Engine:
             self.forgotten += len(strays)
         for first in range(0, len(slots), ALIGN_USERS):
             part = slots[first : first + ALIGN_USERS]
-            self._place(part, self.encoder.vectors(self.store.columns.state[part]))
+            place(self.index, part, self.encoder.vectors(self.store.columns.state[part]))
 
     def describe(self, items: Sequence[Item]) -> None:
         """Takes over what the items topic says."""
@@ -173,12 +186,40 @@ class Engine:
         """Rebuilds the states of profiles that another model wrote."""
         self._updater.reencode(columns)
 
+    @property
+    def type_weights(self) -> Floats:
+        """(codes,) how far an event of each type code moves a profile."""
+        return self._updater.type_weights
+
+    def serve(self, model: Model, states: Floats, item_vectors: Floats) -> None:
+        """Puts another model into service: all of it or, with an error, nothing. The index of before is not closed.
+
+        Args:
+            model: its index holds the vectors of `states`.
+            states: (rows of the store's columns, S) of every user.
+            item_vectors: (capacity of the catalogue, d) of every item.
+
+        Raises:
+            ValueError: the states or vectors have another shape; the old model serves.
+        """
+        self.store.check_states(states, model.profiles.state_width)
+        self.catalogue.replace_vectors(model.items, item_vectors)
+        self.store.replace_states(states)
+        self._updater.serve(model.profiles)
+        self.encoder, self.index, self.fallback = model.profiles, model.index, None
+        self.epoch += 1
+
     def warm_up(self) -> None:
         """Compiles what is compiled at first use, so that the first event does not wait for it: seconds, once."""
         self._updater.prepare([], np.empty(0, np.int64), 0)
         self._trend.fold(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float64))
         if self._ranker is not None:
             self._ranker.warm_up()
+
+    def _encoded_anew(self, update: ProfileUpdate) -> ProfileUpdate:
+        """The model was replaced between a batch's computation and its commit."""
+        self._updater.reencode(update.columns)
+        return replace(update, vectors=self.encoder.vectors(update.columns.state))
 
     def _neighbours(self, update: ProfileUpdate) -> tuple[Slots, Floats]:
         """One more than wanted is asked for, since an indexed user finds itself."""
@@ -210,17 +251,8 @@ class Engine:
     def _move(self, users: Sequence[str], vectors: Floats) -> None:
         """Indexes the users by their slots: the store's own int objects, for a million new ones would be 32 MB."""
         if users:
-            self._place([self.store.slot_of[user] for user in users], vectors)
+            place(self.index, [self.store.slot_of[user] for user in users], vectors)
             self.epoch += 1
-
-    def _place(self, slots: list[int], vectors: Floats) -> None:
-        """Users without direction are not in the index."""
-        directed: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
-        if directed.all():
-            self.index.upsert(slots, vectors)
-        else:
-            self.index.upsert(list(compress(slots, directed.tolist())), vectors[directed])
-            self.index.remove(list(compress(slots, (~directed).tolist())))
 
     def _fold_recent(self, columns: ProfileColumns, entered: NDArray[np.int64]) -> None:
         """Counts, for the trend, those recent items that the stored profile did not have yet."""
@@ -237,6 +269,16 @@ class Engine:
         if len(items):
             self._trend.fold(items, weights, times_s)
             self._stream_time_ms = max(self._stream_time_ms, int(times_s.max() * 1000))
+
+
+def place(index: VectorIndex, slots: list[int], vectors: Floats) -> None:
+    """Makes the index hold the users where their vectors (u, d) say; users without direction are not in it."""
+    directed: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
+    if directed.all():
+        index.upsert(slots, vectors)
+    else:
+        index.upsert(list(compress(slots, directed.tolist())), vectors[directed])
+        index.remove(list(compress(slots, (~directed).tolist())))
 
 
 def _without_self(slots: Slots, similarities: Floats, own: Slots) -> tuple[Slots, Floats]:

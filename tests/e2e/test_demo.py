@@ -18,6 +18,7 @@ import psutil
 import pytest
 from playwright.async_api import expect
 
+from streams.demo import HISTORY_EVENTS_MAX
 from streams.kafka.processes import WATCHDOG_GRACE_S
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def check_summary(demo: Demo, events: int) -> None:
 
 async def test_once_prints_one_summary_and_leaves_nothing(start_demo: Callable[..., Demo]) -> None:
     """`--once` exits 0 with a JSON object on stdout; broker, worker, watchdogs and folder are gone by then."""
-    demo = start_demo("--once", "--events", "3000", "--rate", "1500")
+    demo = start_demo("--no-train", "--once", "--events", "3000", "--rate", "1500")
     await demo.wait_until_it_says("live page: http://127.0.0.1:")
     commands = list(map(_command, demo.family()))
     for part in ("kafka.Kafka", "streams worker"):
@@ -164,9 +165,62 @@ async def test_plays_a_real_log(start_demo: Callable[..., Demo]) -> None:
     check_summary(demo, events=2000)
 
 
+async def _digest(nearstream: str, port: str) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        nearstream, "digest", "--json", "--bootstrap", f"127.0.0.1:{port}", stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
+@pytest.mark.timeout(300)
+async def test_trains_on_the_past_and_serves_the_model(start_demo: Callable[..., Demo], nearstream: str) -> None:
+    """The worker serves what was trained, the past's people have profiles, and Ctrl-C leaves nothing of it."""
+    demo = start_demo("--users", "200", "--items", "200", "--rate", "100")
+    await demo.wait_until_it_says(r"(?m)^best NDCG@10 in validation: 0\.\d*[1-9]")
+    await demo.wait_until_it_says(r"(?m)^running$")
+    await demo.wait_until_it_says(r"(?m)^model: gated-recurrence@[0-9a-f]+$")
+    port = (await demo.wait_until_it_says(r"on port (\d+)")).group(1)
+    deadline = time.monotonic() + START_S_MAX
+    while (await _digest(nearstream, port))["events"] <= HISTORY_EVENTS_MAX:
+        assert time.monotonic() < deadline, "the past was not published whole, or nothing live came after it"
+        await asyncio.sleep(POLL_S)
+    demo.process.send_signal(signal.SIGINT)
+    assert await asyncio.to_thread(demo.process.wait, 2 * INTERRUPT_S_MAX) == 130
+    await demo.wait_until_gone(1.0)
+    assert demo.temporary_folders() == []
+
+
+@pytest.mark.logs
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not DESKDROP.exists(), reason="../shared/data/deskdrop is missing")
+async def test_trains_on_a_log_when_asked(start_demo: Callable[..., Demo]) -> None:
+    """`--train` learns the first half of a log; `--once` then counts events of the second half alone."""
+    demo = start_demo("--format", "deskdrop", "--data", str(DESKDROP.resolve()), "--train", "--once", "--events", "500")
+    await asyncio.to_thread(demo.process.wait, 2 * START_S_MAX)
+    check_summary(demo, events=500)
+    assert "model: gated-recurrence@" in demo.said
+    assert re.search(r"(?m)^trained on the first [\d,]+ events; ", demo.said)
+
+
+async def test_ctrl_c_ends_a_training(start_demo: Callable[..., Demo]) -> None:
+    """SIGINT while the model is trained exits 130 within seconds; Kafka, which started beside it, goes too."""
+    demo = start_demo()
+    await demo.wait_until_it_says(r"(?m)^training$")
+    await demo.wait_until_it_says(r"starting Apache Kafka")
+    demo.process.send_signal(signal.SIGINT)
+    assert await asyncio.to_thread(demo.process.wait, START_S_MAX) == 130
+    assert "running" not in demo.said
+    assert demo.printed == ""
+    await demo.wait_until_gone(1.0)
+    assert demo.temporary_folders() == []
+
+
 async def test_kill_9_takes_broker_and_worker_along(start_demo: Callable[..., Demo]) -> None:
     """A demo that dies without a chance to clean up orphans nothing: its watchdogs end broker and worker."""
-    demo = start_demo("--rate", "300")
+    demo = start_demo("--no-train", "--rate", "300")
     await demo.wait_until_it_says(r"(?m)^running$")
     demo.process.kill()
     await asyncio.to_thread(demo.process.wait)
@@ -219,7 +273,7 @@ async def test_the_page_moves_and_ctrl_c_ends_everything(
 ) -> None:
     """Numbers move on the page, a user's list has its reasons as sentences; SIGINT exits 130 with nothing left."""
     started = time.monotonic()
-    demo = start_demo("--rate", "300")
+    demo = start_demo("--no-train", "--rate", "300")
     address = (await demo.wait_until_it_says(r"live page: (\S+)")).group(1)
     await tab.goto(address)
     committed = tab.locator('#partitions [data-label="Committed"]')

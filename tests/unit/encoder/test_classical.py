@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import lzma
 import math
+import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +28,14 @@ from encoder.classical import (
 from encoder.classical.item_based import EASE_ITEMS_MAX
 from encoder.dataset import EventTable, EventTableBuilder, Queries, Split, leave_one_out, timeline
 from encoder.errors import UnusableData
+from encoder.evaluate import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from encoder.evaluate import Recommender
 
+LOGS = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 USERS, ITEMS = 15, 12
 HALF_LIFE_S = 20.0
 
@@ -343,3 +349,45 @@ def test_settings_out_of_range_are_refused(make: Callable[[], object], message: 
     """Each setting says what it must be and what came."""
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def log_lines(name: str) -> list[str]:
+    """Lines of a public log; skips where it is missing."""
+    path = LOGS / name
+    if not path.exists():
+        pytest.skip(f"needs the public log shared/data/{name} beside the repository")
+    with lzma.open(path, "rt", encoding="utf-8", newline="") as lines:
+        return list(lines)
+
+
+@pytest.mark.logs
+def test_rules_on_beauty_reach_their_known_figures() -> None:
+    """Leave-one-out on Beauty: .0711/.0448 from the training part, .0807/.0514 with the validation part learned too."""
+    builder = EventTableBuilder()
+    for line in log_lines("amazon_s3rec/Beauty.txt.xz"):
+        user, *items = line.split()
+        for item in items:
+            builder.add(user, item, "purchase", 0)
+    table = builder.build()
+    recommenders = [CooccurrenceRules(), LearnsValidation(CooccurrenceRules())]
+    report = evaluate(recommenders, table, leave_one_out(table), cpu_clock=time.process_time)
+    assert [row.n for row in report.rows] == [22_363, 22_363]
+    figures = [row.figures[name] for row in report.rows for name in ("hr@10", "ndcg@10")]
+    assert figures == pytest.approx([0.0711, 0.0448, 0.0807, 0.0514], abs=3e-4)
+
+
+@pytest.mark.logs
+def test_on_news_nothing_classical_comes_near_what_is_popular_today() -> None:
+    """Deskdrop, first readings, leave-one-out: popularity with a half-life of a day .725/.488, item-kNN .114/.065."""
+    builder = EventTableBuilder()
+    read: set[tuple[str, str]] = set()
+    events = list(csv.DictReader(log_lines("deskdrop/users_interactions.csv.xz")))
+    for event in sorted(events, key=lambda event: int(event["timestamp"])):
+        pair = (event["personId"], event["contentId"])
+        if pair not in read:
+            read.add(pair)
+            builder.add(*pair, event["eventType"], int(event["timestamp"]))
+    table = builder.build()
+    report = evaluate([DecayedPopularity(), ItemKnn()], table, leave_one_out(table), cpu_clock=time.process_time)
+    figures = [row.figures[name] for row in report.rows for name in ("hr@10", "ndcg@10")]
+    assert figures == pytest.approx([0.725, 0.488, 0.114, 0.065], abs=3e-3)

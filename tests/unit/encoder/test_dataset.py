@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from encoder.dataset import EventTable, EventTableBuilder, Queries, leave_one_out, timeline
+from encoder.dataset import EventTable, EventTableBuilder, Queries, hold_out_last, leave_one_out, timeline
 from encoder.errors import UnusableData
 
 if TYPE_CHECKING:
@@ -65,6 +65,23 @@ def test_leave_one_out_takes_the_last_two_events_of_long_histories_only(log: Log
     assert split.test.positions.tolist() == (table.offsets[1:][lengths >= 3] - 1).tolist()
     assert (split.valid.positions == split.test.positions - 1).all()
     assert np.flatnonzero(~learned).tolist() == sorted([*split.valid.positions, *split.test.positions])
+
+
+@given(logs())
+@settings(deadline=None, derandomize=True)
+def test_holding_out_the_last_learns_everything_else(log: Log) -> None:
+    """The last event of each user with two or more chooses the model; all others are learned from, none judges."""
+    table = table_of(log)
+    lengths = np.diff(table.offsets)
+    if lengths.max() < 2:
+        with pytest.raises(UnusableData, match="No user of this log has two events"):
+            hold_out_last(table)
+        return
+    split = hold_out_last(table)
+    assert np.flatnonzero(~split.train_mask(table)).tolist() == split.valid.positions.tolist()
+    assert split.valid.positions.tolist() == (table.offsets[1:][lengths >= 2] - 1).tolist()
+    assert split.valid.users.tolist() == np.flatnonzero(lengths >= 2).tolist()
+    assert len(split.test) == 0
 
 
 @given(logs())

@@ -27,8 +27,10 @@ ITEMS = 30
 class Noise:
     """Random scores, the same for the same seed, that know the target's place if they `cheat`."""
 
+    name = "noise"
+
     def __init__(self, seed: int, cheat: float = 0.0) -> None:
-        self.name, self._seed, self._cheat = "noise", seed, cheat
+        self._seed, self._cheat = seed, cheat
         self.blocks: list[int] = []
 
     def fit(self, table: EventTable, split: Split) -> None:
@@ -139,6 +141,17 @@ def test_history_lengths_fall_into_their_parts() -> None:
     }
 
 
+def test_an_item_is_warm_once_it_occurs_in_training(table: EventTable) -> None:
+    """One training event makes an item warm, none leaves it cold."""
+    queries = Queries(np.zeros(3, np.int32), table.offsets[0] + np.array([1, 2, 3]))
+    items = table.items[queries.positions]
+    counts = np.full(ITEMS, 5)
+    counts[items[0]], counts[items[1]] = 0, 1
+    parts = module.query_parts(table, queries, counts)["item"]
+    assert parts["warm"].tolist() == (items != items[0]).tolist()
+    assert parts["cold"].tolist() == (items == items[0]).tolist()
+
+
 def test_repeats_count_only_when_asked_for(table: EventTable, split: Split) -> None:
     """Under "new" no target was seen before; under "all" every query counts and nothing is masked."""
     new = judged_queries(table, split.test, "new", None)
@@ -186,7 +199,7 @@ def test_differences_to_the_first_row_are_paired(table: EventTable, split: Split
 
 def test_effort_is_measured_by_the_given_clocks(table: EventTable, split: Split) -> None:
     """CPU seconds are those between two looks around fit and around each block; memory is the most that was seen."""
-    sizes = iter([100.0, 300.0, 200.0] + [50.0] * 100)
+    sizes = iter([300.0] + [50.0] * 100)
     blocks: list[tuple[str, int, int]] = []
     row = evaluate(
         [Noise(1)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.core.catalogue import Catalogue
+from streams.core.catalogue import Catalogue, Words
 from streams.core.events import Item
 from streams.core.ports import Floats
 from streams.core.profile import GROWTH, ROWS_MIN
@@ -130,6 +130,36 @@ def test_ids_are_any_text() -> None:
     found, _ = catalogue()
     assert found.slots(ids).tolist() == list(range(len(ids)))
     assert found.item_ids == ids
+
+
+def test_words_are_told_again_once_they_change() -> None:
+    """Of every item when nothing is known of them; then of those that came or got other words, so many at a time."""
+    found, _ = catalogue()
+    found.slots(["a", "b", "c"])
+    found.put([Item("b", title="shoes", brand="x")])
+    first = found.words_since(np.zeros(0, np.int32), 2)
+    assert first.item_ids == ["a", "b"]
+    assert first.words == [Words("", ()), Words("shoes x", ["brand:x"])]
+    revisions = np.zeros(2, np.int32)
+    revisions[first.slots] = first.revisions
+    assert found.words_since(revisions, 9).item_ids == ["c"]
+    found.put([Item("a", title="hats")])
+    found.withdraw(["b"])
+    assert found.words_since(revisions, 9).item_ids == ["a", "c"]
+
+
+def test_vectors_of_another_encoder_come_with_it() -> None:
+    """What is put after that is encoded by it; vectors of another shape are refused."""
+    found, _ = catalogue()
+    found.slots(["a"])
+    other = FakeItems()
+    with pytest.raises(ValueError, match="expected vectors of the shape"):
+        found.replace_vectors(other, np.ones((1, DIM), np.float32))
+    assert np.array_equal(found.vectors, encoded(["a"], [""]))
+    found.replace_vectors(other, np.ones((found.capacity, DIM), np.float32))
+    found.slots(["b"])
+    assert found.vectors[0].tolist() == [1.0] * DIM
+    assert other.encoded == ["b"]
 
 
 def test_a_catalogue_is_restored_by_its_ids() -> None:

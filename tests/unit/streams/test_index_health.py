@@ -267,6 +267,35 @@ def test_an_erasure_is_late_only_when_no_new_graph_came_since() -> None:
     assert health.status().warnings == []
 
 
+def test_another_index_is_watched_as_if_nothing_were_known() -> None:
+    """After a change of the model: no report, no failures, and a build may be asked for at once."""
+    first, second = FakeIndex(report=report(recall=0.5)), FakeIndex()
+    health = health_of(first)
+    health.check()
+    assert first.rebuilds == 1
+    health.follow(second)
+    status = health.status()
+    assert (status.recall, status.checked_s_ago, words(status.warnings)) == (None, None, [])
+    second.report = report(recall=0.5)
+    health.check()
+    assert (first.rebuilds, second.rebuilds, len(first.checks)) == (1, 1, 1)
+    assert health.status().recall == 0.5
+
+
+def test_a_report_of_an_index_that_was_replaced_meanwhile_is_dropped() -> None:
+    """It would say something about nobody's index."""
+    first, second = FakeIndex(blocked=threading.Event()), FakeIndex()
+    health = health_of(first)
+    checking = threading.Thread(target=health.check)
+    checking.start()
+    assert first.checked.wait(WAIT_S)
+    health.follow(second)
+    assert first.blocked is not None
+    first.blocked.set()
+    checking.join()
+    assert health.status().recall is None
+
+
 def test_an_empty_index_is_not_checked() -> None:
     """There is nobody to search for, and that is no failure."""
     index = FakeIndex(graph(size=0))

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index import SnapshotCorrupt
+from index import SnapshotCorrupt, SnapshotError
 from index.snapshot import Manifest, open_part, read_manifest
 from streams.core.events import Event, EventType
 from streams.kafka import memory_file as module
 from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
 from streams.kafka.memory_file import PART, Facts, load_memory, save_memory
+from streams.recommend.next_model import NextModel
 from tests.fakes_core import World, contents, event, offsets, world
+from tests.fakes_model import trained
 
 SAVED_AT_S = 1_700_000_100.0
 
@@ -152,6 +154,43 @@ def follow(target: World, user: str, value: bytes | None) -> None:
         return
     loaded = load_profiles([decode_profile(value)], target.catalogue, target.layout, target.encoder.name)
     target.engine.load(loaded.user_ids, loaded.columns, loaded.excluded)
+
+
+def test_a_copy_of_two_models_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that comes into service during a save ends it: the save of before counts."""
+    monkeypatch.setattr(module, "PIECE_USERS", 3)
+    source = lived()
+    save(source, tmp_path)
+    source.feed([event("u0", "i3", at_s=500)], 500)
+
+    def switch_after(function: Callable[..., Any], *arguments: object) -> Any:
+        answer = function(*arguments)
+        if function is module._piece:
+            NextModel(source.engine, trained()).switch_at_once()
+        return answer
+
+    with pytest.raises(SnapshotError, match="fake@1 was replaced by gated-recurrence@random0 during the copy"):
+        save(source, tmp_path, switch_after)
+    manifest = read_manifest(tmp_path / "memory")
+    assert (manifest.model, manifest.size) == ("fake@1", 12)
+
+
+def test_a_save_after_a_switch_is_of_the_new_model(tmp_path: Path) -> None:
+    """Whatever was served when saving began; a worker with the old model refuses it, one with the new takes it."""
+    source, model = lived(), trained()
+    before = facts_of(source)
+    NextModel(source.engine, model).switch_at_once()
+    save_memory(tmp_path, source.engine, before, {0: 7}, SAVED_AT_S, ask)
+    manifest = read_manifest(tmp_path / "memory")
+    assert manifest.model == model.profiles.name
+    assert facts_of(source).differing(manifest) == []
+    assert f"its model is '{model.profiles.name}', this worker's 'fake@1'" in before.differing(manifest)
+    target = world()
+    NextModel(target.engine, trained()).switch_at_once()
+    load_memory(tmp_path, manifest, target.engine)
+    assert np.array_equal(target.store.columns.state[:12], source.store.columns.state[:12])
+    slot = target.store.slot_of["u3"]
+    assert np.array_equal(target.engine.index.vector(slot), model.index.vector(slot))  # type: ignore[attr-defined]
 
 
 def test_the_forgotten_are_in_no_file_after_the_next_save(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ UNITLESS = {
     "nearstream_index_erasures_pending",
     "nearstream_index_failed_builds",
     "nearstream_index_warning",
+    "nearstream_model_failures",
+    "nearstream_model_fallback",
+    "nearstream_model_switches",
     "nearstream_snapshot_failures",
 }
 """Shares, flags and counts whose own word says what they count."""

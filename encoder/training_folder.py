@@ -1,0 +1,186 @@
+"""A training and its folder: what a trainer made, saved so that it can be served, gone on with, or resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encoder.checkpoint import Arrays, SavedModel, save_model
+from encoder.config import ModelConfig, TrainingConfig
+from encoder.dataset import EventTable, Split
+from encoder.errors import UnusableModel
+from encoder.features import TableFeatures
+from encoder.tower import hash_text
+from encoder.train import State, Trainer, TrainingState, Validation
+from encoder.vocabulary import Vocabulary
+
+_FACTS = ("epoch", "step", "best_score", "best_epoch", "cpu_s")
+
+
+@dataclass(frozen=True, slots=True)
+class TextVectors:
+    """The frozen text vectors of a table's items, and where they came from."""
+
+    encoder: str
+    """Name that `open_text_encoder` knows."""
+    version: str
+    """The encoder's own name."""
+    vectors: NDArray[np.float32]
+    """(i, c)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A trainer, and all that its folder says beside its weights."""
+
+    trainer: Trainer
+    table: EventTable
+    vocabulary: Vocabulary
+    texts: TextVectors | None
+    data: Mapping[str, Any]
+
+    def save(self, folder: Path, *, resume: bool = True, int8: bool = False) -> SavedModel:
+        """Writes the best weights so far and, with `resume`, the state to go on from; returns what was saved.
+
+        Raises:
+            OSError: the folder cannot be written; what was there before stays whole.
+        """
+        state = self.trainer.state
+        best = next((seen.metrics for seen in reversed(state.history) if seen.is_best), {})
+        saved = SavedModel(
+            model=self.trainer.model.config,
+            vocabulary=self.vocabulary,
+            weights={name: tensor.cpu().numpy() for name, tensor in state.best_weights.items()},
+            text_encoder="" if self.texts is None else self.texts.encoder,
+            text_encoder_version="" if self.texts is None else self.texts.version,
+            content={} if self.texts is None else _content(self.table, self.texts.vectors),
+            training=self.trainer.config,
+            metrics=best,
+            data=self.data,
+        )
+        resumable = pack_state(state) if resume else None
+        return replace(saved, fingerprint=save_model(folder, saved, resume=resumable, int8=int8))
+
+
+def start_training(
+    table: EventTable,
+    split: Split,
+    model: ModelConfig,
+    config: TrainingConfig,
+    *,
+    texts: TextVectors | None,
+    data: Mapping[str, Any],
+    start: SavedModel | None = None,
+    resume: Arrays | None = None,
+) -> Training:
+    """A training that is ready to run.
+
+    Args:
+        table: the log; built on the items of `start`, when there is one.
+        split: what is learned from, and what chooses the model.
+        model: its sizes; those of `start` win where they must, so that the weights fit.
+        config: how to train.
+        texts: text vectors of the table's items, None for a model without.
+        data: what is told of the data in the folder.
+        start: a model to go on from: its vocabulary grows by what is new.
+        resume: the state of the same training when it was stopped.
+
+    Raises:
+        UnusableData: nothing can be learned from the table.
+        UnusableModel: `start` or `resume` do not fit.
+    """
+    vocabulary = Vocabulary.of(table) if start is None else start.vocabulary.extended(table)
+    content = None if texts is None else texts.vectors
+    if start is not None:
+        _check_texts(start, texts)
+    features = TableFeatures.of(table, vocabulary, content)
+    trainer = Trainer(
+        table,
+        split,
+        vocabulary,
+        features,
+        model,
+        config,
+        start=None if start is None else {name: torch.from_numpy(array) for name, array in start.weights.items()},
+        state=unpack_state(resume) if resume else None,
+    )
+    return Training(trainer, table, vocabulary, texts, data)
+
+
+def pack_state(state: TrainingState) -> Arrays:
+    """A training's state as arrays."""
+    facts = {name: getattr(state, name) for name in _FACTS}
+    facts |= {"history": [asdict(seen) for seen in state.history], "rng": dict(state.rng)}
+    groups = state.optimizer.get("param_groups", [])
+    moments = state.optimizer.get("state", {})
+    facts |= {"groups": groups}
+    arrays: Arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+    arrays |= {f"weights.{name}": tensor.cpu().numpy() for name, tensor in state.weights.items()}
+    arrays |= {f"best.{name}": tensor.cpu().numpy() for name, tensor in state.best_weights.items()}
+    for number, moment in moments.items():
+        arrays |= {
+            f"optimizer.{number}.{name}": value.cpu().numpy()
+            for name, value in moment.items()
+            if value is not None
+        }
+    if state.torch_rng is not None:
+        arrays["torch_rng"] = state.torch_rng.numpy()
+    return arrays
+
+
+def unpack_state(arrays: Arrays) -> TrainingState:
+    """The state that `pack_state` wrote.
+
+    Raises:
+        UnusableModel: it was written by another version.
+    """
+    try:
+        facts = json.loads(arrays["facts"].tobytes())
+        state = TrainingState(**{name: facts[name] for name in _FACTS})
+        state.history = [Validation(**seen) for seen in facts["history"]]
+        state.rng, groups = facts["rng"], facts["groups"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnusableModel(
+            f"The state of the stopped training cannot be read ({error!r}); train anew, or go on from its weights."
+        ) from error
+    state.weights, state.best_weights = _tensors(arrays, "weights."), _tensors(arrays, "best.")
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in _tensors(arrays, "optimizer.").items():
+        number, name = key.split(".", 1)
+        moments.setdefault(int(number), {})[name] = tensor
+    state.optimizer = {"state": moments, "param_groups": groups}
+    state.torch_rng = torch.from_numpy(arrays["torch_rng"]) if "torch_rng" in arrays else None
+    return state
+
+
+def _tensors(arrays: Arrays, prefix: str) -> State:
+    return {
+        key.removeprefix(prefix): torch.from_numpy(np.array(array))
+        for key, array in arrays.items()
+        if key.startswith(prefix)
+    }
+
+
+def _content(table: EventTable, vectors: NDArray[np.float32]) -> Arrays:
+    """Each distinct text once; float16 is finer than what a text vector knows."""
+    rows = {hash_text(text): row for row, text in enumerate(table.item_texts) if text.strip()}
+    return {
+        "hashes": np.array(list(rows), np.uint64),
+        "vectors": vectors[np.array(list(rows.values()), np.int64)].astype(np.float16),
+    }
+
+
+def _check_texts(start: SavedModel, texts: TextVectors | None) -> None:
+    version = "" if texts is None else texts.version
+    if version != start.text_encoder_version:
+        raise UnusableModel(
+            f"The model to go on from reads the text vectors {start.text_encoder_version or 'of none'}, the training "
+            f"has {version or 'none'}: choose the same text encoder, or train anew."
+        )
