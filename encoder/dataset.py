@@ -269,7 +269,10 @@ def timeline(table: EventTable, test_share: float = 0.1, valid_share: float = 0.
     test_from = int(np.quantile(table.times_s, 1.0 - test_share, method="higher"))
     before = table.times_s[table.times_s < test_from]
     if not len(before):
-        raise UnusableData("All events of this log happened at one time: a timeline split needs an order in time.")
+        raise UnusableData(
+            "All events of this log happened at one time, or the log tells their order only: a timeline split needs "
+            "times; judge it by leave-one-out."
+        )
     valid_from = int(np.quantile(before, 1.0 - valid_share, method="higher"))
     has_past = np.ones(len(table), np.bool_)
     has_past[table.offsets[:-1][np.diff(table.offsets) > 0]] = False

@@ -126,9 +126,7 @@ def pack_state(state: TrainingState) -> Arrays:
     arrays |= {f"best.{name}": tensor.cpu().numpy() for name, tensor in state.best_weights.items()}
     for number, moment in moments.items():
         arrays |= {
-            f"optimizer.{number}.{name}": value.cpu().numpy()
-            for name, value in moment.items()
-            if value is not None
+            f"optimizer.{number}.{name}": value.cpu().numpy() for name, value in moment.items() if value is not None
         }
     if state.torch_rng is not None:
         arrays["torch_rng"] = state.torch_rng.numpy()

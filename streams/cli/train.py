@@ -21,6 +21,7 @@ from streams.sources import FORMATS
 from streams.sources.event_table import event_table
 
 try:
+    from encoder.checkpoint import MANIFEST
     from encoder.config import Kind, ModelConfig, Objective, Optimizer, TrainingConfig
     from streams.train import (
         TEXT_CACHE,
@@ -155,7 +156,12 @@ def train(
             opened = source_from(format_name, path, flags)
             table, source = table_from(opened, known, limit, progress.events), format_name
         listeners = Listeners(progress.stage, progress.texts, progress.step, progress.validated)
-        summary = train_model(plan, table, settings.data_dir / TEXT_CACHE, listeners, source=source)
+        try:
+            summary = train_model(plan, table, settings.data_dir / TEXT_CACHE, listeners, source=source)
+        except KeyboardInterrupt:
+            if (out / MANIFEST).exists():
+                click.echo(f"stopped: the best model so far is in {out}; --resume goes on with it", err=True)
+            raise
     click.echo(msgspec.json.encode(summary) if as_json else _sentence(summary))
 
 

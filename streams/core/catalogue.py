@@ -92,15 +92,19 @@ class Catalogue:
             slots, known[slots], [self.item_ids[slot] for slot in picked], [self._words[slot] for slot in picked]
         )
 
-    def replace_vectors(self, encoder: ItemEncoder, vectors: Floats) -> None:
+    def replace_vectors(self, encoder: ItemEncoder, vectors: Floats) -> tuple[ItemEncoder, Floats]:
         """Takes over the unit vectors (capacity, d) of another model, and its encoder for whatever comes next.
+
+        Returns what was there before.
 
         Raises:
             ValueError: the vectors are no matrix of that many rows; nothing has changed.
         """
         if vectors.shape != (self.capacity, encoder.dim):
             raise ValueError(f"expected vectors of the shape {(self.capacity, encoder.dim)}, got {vectors.shape}")
+        former = self._encoder, self._vectors
         self._encoder, self._vectors = encoder, vectors
+        return former
 
     def slots(self, item_ids: Sequence[str]) -> Slots:
         """Slots of the items; those never seen enter with a random direction of their own."""

@@ -171,15 +171,16 @@ class ProfileStore:
         if states.shape != expected:
             raise ValueError(f"expected states of the shape {expected}, got {states.shape}")
 
-    def replace_states(self, states: Floats) -> None:
-        """Takes over the encoder states (rows of the columns, S) of another model, which may be wider or narrower.
+    def replace_states(self, states: Floats) -> Floats:
+        """Takes over the encoder states (rows of the columns, S) of another model, of any width; returns the former.
 
         Raises:
             ValueError: the rows are more or fewer; nothing has changed.
         """
         self.check_states(states, states.shape[-1])
-        self.columns.state = states
+        former, self.columns.state = self.columns.state, states
         self.layout = replace(self.layout, state_width=states.shape[1])
+        return former
 
     def restore(self, user_ids: list[str], columns: ProfileColumns, excluded: dict[int, tuple[int, ...]]) -> None:
         """Takes over a whole memory, one slot a user id, in order; the columns may have more rows, for growth.

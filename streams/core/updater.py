@@ -261,7 +261,7 @@ class ProfileUpdater:
             given = [events[e].value for e in np.flatnonzero(rated).tolist()]
             values = np.array([math.nan if value is None else value for value in given])
             ratings[rated] = np.clip(values, -RATING_ABS_MAX, RATING_ABS_MAX)
-            likings = np.where(np.isnan(ratings), RATING_MAX, ratings)
+            likings = np.where(np.isnan(ratings), RATING_MAX, ratings.astype(np.float64))  # rounded once, at the end
             scale = np.clip((likings - RATING_NEUTRAL) / (RATING_MAX - RATING_NEUTRAL), -1.0, 1.0)
             weights = np.where(rated, weights * scale, weights).astype(np.float32)
         return EventColumns(

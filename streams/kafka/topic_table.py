@@ -39,17 +39,27 @@ async def topic_table(
 ) -> TopicTable:
     """All committed events up to now, or the first `limit`, with what the topics say of items and users.
 
+    Who has a tombstone on `users` is left out: nothing is learned from the forgotten.
+
     Raises:
         BrokerUnavailable: Kafka does not answer.
         UsageError: a topic does not exist, or nothing can be learned from the events.
     """
     topics = Topics(settings.prefix)
     builder, rejected = EventTableBuilder(known_items), 0
+    forgotten: set[str] = set()
+    async for records in _batches(settings, topics.users):
+        decoded_users = decode_users(records)
+        forgotten.difference_update(user.user_id for user in decoded_users.upserts)
+        forgotten.update(decoded_users.tombstones)
+        for user in decoded_users.upserts:
+            builder.describe_user(user.user_id, user.tokens())
     now_ms = int(time.time() * MS_PER_S)
     async for records in _batches(settings, topics.events):
         decoded = decode_events(records, now_ms)
         rejected += len(decoded.rejects)
-        for event in decoded.events[: None if limit is None else limit - len(builder)]:
+        known = [event for event in decoded.events if event.user_id not in forgotten]
+        for event in known[: None if limit is None else limit - len(builder)]:
             builder.add(event.user_id, event.item_id, event.type.value, event.timestamp // MS_PER_S, event.value)
         on_progress(len(builder))
         if limit is not None and len(builder) >= limit:
@@ -57,9 +67,6 @@ async def topic_table(
     async for records in _batches(settings, topics.items):
         for item in decode_items(records).upserts:
             builder.describe_item(item.item_id, item.description(), item.attributes())
-    async for records in _batches(settings, topics.users):
-        for user in decode_users(records).upserts:
-            builder.describe_user(user.user_id, user.tokens())
     try:
         return TopicTable(builder.build(), rejected)
     except UnusableData as error:

@@ -75,6 +75,8 @@ class NextModel:
         self._cursor = 0
         """Where the next slice begins: who changes all the time must not keep the others waiting."""
         self._taken_in = 0
+        self._former: tuple[object, ...] = ()
+        """What served before the switch, kept so that it is let go of with this object: outside the compute thread."""
 
     @property
     def progress(self) -> float:
@@ -128,7 +130,7 @@ class NextModel:
         if len(changes) > changes_max:
             return changes
         self.take_in(changes)
-        self._engine.serve(self.model, self._states, self._item_vectors)
+        self._former = self._engine.serve(self.model, self._states, self._item_vectors)
         return None
 
     def switch_at_once(self) -> None:

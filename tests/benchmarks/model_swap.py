@@ -78,7 +78,7 @@ class Load:
     def quantiles_ms(self, from_s: float, to_s: float) -> dict[str, float]:
         """Of the batches that were due in between."""
         waits = [wait for due, wait in self.waits if from_s <= due < to_s]
-        p50, p99, most = np.percentile(waits, [50, 99, 100]) * 1000
+        p50, p99, most = (1000 * np.percentile(waits, [50, 99, 100])).tolist()
         return {"batches": len(waits), "p50": round(p50, 1), "p99": round(p99, 1), "max": round(most, 1)}
 
     def _run(self) -> None:

@@ -86,6 +86,19 @@ async def test_what_is_no_event_is_left_out_and_counted(fed: Settings) -> None:
     assert len((await topic_table(fed, limit=700)).table) == 700
 
 
+async def test_nothing_is_learned_from_the_forgotten(fed: Settings) -> None:
+    """Events of a user with a tombstone on `users` are left out, until the user is described again."""
+    users = Topics(fed.prefix).users
+    everybody = (await topic_table(fed)).table.user_ids
+    gone, back = everybody[:2]
+    async with AIOKafkaProducer(**client_options(fed)) as producer:
+        for user in (gone, back):
+            await producer.send_and_wait(users, None, user.encode())
+        await producer.send_and_wait(users, json.dumps({"user_id": back}).encode(), back.encode())
+    left = (await topic_table(fed)).table.user_ids
+    assert set(everybody) - set(left) == {gone}
+
+
 async def test_the_command_trains_on_the_topics(fed: Settings, nearstream: str, tmp_path: Path) -> None:
     """`train --from-topic` writes a folder that is served; the topics are left as they were."""
     out = tmp_path / "model"
@@ -106,7 +119,7 @@ async def test_the_command_trains_on_the_topics(fed: Settings, nearstream: str, 
 async def test_empty_topics_teach_nothing(kafka: EmbeddedKafka, prefix: str) -> None:
     """Without events, and without topics, the error says so."""
     settings = Settings(bootstrap=kafka.bootstrap, prefix=prefix, partitions=2)
-    with pytest.raises(UsageError, match=f"{prefix}events"):
+    with pytest.raises(UsageError, match=f"{prefix}users"):
         await topic_table(settings)
     await create_topics(settings)
     with pytest.raises(UsageError, match="no events"):

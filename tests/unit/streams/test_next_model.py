@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -185,6 +186,20 @@ def test_states_of_another_shape_are_refused_before_anything_moves() -> None:
         found.engine.serve(model, states, np.zeros((2, 8), np.float32))
     assert contents(found) == before
     assert np.array_equal(found.catalogue.vectors, vectors)
+
+
+def test_the_model_of_before_is_let_go_of_outside_the_compute_thread() -> None:
+    """Word tables take milliseconds to free: they live until the swap's own object goes, and no longer."""
+    found = lived()
+    encoder, states = weakref.ref(found.items), weakref.ref(found.store.columns.state)
+    coming = NextModel(found.engine, trained())
+    found.items = None  # type: ignore[assignment]
+    coming.switch_at_once()
+    assert encoder() is not None
+    assert states() is not None
+    del coming
+    assert encoder() is None
+    assert states() is None
 
 
 def test_one_model_after_the_other() -> None:
