@@ -113,7 +113,7 @@ class TrainingConfig:
     """Weight in the loss of predicting an event of a type; 1 where it is not named."""
     masked_share: float = 0.0
     """Share of events whose item is hidden and must be guessed from the past and from the event's type and time."""
-    epochs_max: int = 60
+    epochs_max: int = 40
     cpu_s_max: float = 900.0
     """Training ends after the epoch in which the process has used this much CPU time."""
     users_per_batch: int = 256
@@ -125,7 +125,7 @@ class TrainingConfig:
     warmup_share: float = 0.05
     """Of all steps, those in which the learning rate rises; then it falls by a cosine."""
     gradient_norm_max: float = 5.0
-    validate_every_epochs: int = 3
+    validate_every_epochs: int = 4
     patience_epochs: int = 12
     """Ends training after so many epochs without a better NDCG@10 (or squared error) in validation."""
     validation_queries_max: int = 6000

@@ -64,7 +64,7 @@ TRAINING_OPTIONS = {
         "--type-weight", "type_weights", multiple=True, metavar="TYPE=WEIGHT", help="Weight in the loss. [default: 1]"
     ),
     "masked_share": click.option("--masked", "masked_share", type=float, help="Share of events to be guessed."),
-    "epochs_max": click.option("--epochs", "epochs_max", type=int, help="[default: 60]"),
+    "epochs_max": click.option("--epochs", "epochs_max", type=int, help="[default: 40]"),
     "cpu_s_max": click.option("--cpu-seconds", "cpu_s_max", type=float, help="Bound of CPU time. [default: 900]"),
     "users_per_batch": click.option("--batch", "users_per_batch", type=int, help="Users per step. [default: 256]"),
     "negatives": click.option("--negatives", type=int, help="Sampled items per step. [default: 1024]"),

@@ -39,7 +39,8 @@ EVENTS = 200
 
 def blocks(language: str) -> list[str]:
     """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [block for named, block in fenced if named == language]
 
 
 def shell_lines() -> list[str]:
@@ -80,7 +81,7 @@ def named_paths() -> set[str]:
 def _drawn() -> set[str]:
     """Folders of the tree, whose children are indented by two blanks."""
     drawn = set()
-    for tree in re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+    for tree in blocks(""):
         parent = ""
         for indent, name in re.findall(r"^( *)(\S+/)", tree, re.MULTILINE):
             parent = parent if indent else name
