@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streams.core.errors import UsageError
 from streams.core.events import Event, EventType
 from streams.sources import ShopConfig, SyntheticShop, open_source
+from streams.sources.port import Description
 from streams.sources.shop_words import CATEGORIES
 
 FUNNEL = [EventType.VIEW, EventType.CLICK, EventType.CART, EventType.PURCHASE]
@@ -52,7 +53,8 @@ def test_every_shop_keeps_its_books(config: ShopConfig) -> None:
     """Counts are as configured, time never runs backwards, ids are unique, and events know their items and users."""
     shop = SyntheticShop(config)
     made, items, users = list(shop.events()), list(shop.items()), list(shop.users())
-    assert (len(made), len(items), len(users)) == shop.describe() == (config.events, config.items, config.users)
+    assert (len(made), len(items), len(users)) == (config.events, config.items, config.users)
+    assert shop.describe() == Description(config.events, config.items, config.users)
     assert all(earlier.timestamp <= later.timestamp for earlier, later in pairwise(made))
     assert len({event.event_id for event in made}) == len(made)
     assert {event.item_id for event in made} <= {item.item_id for item in items}

@@ -157,7 +157,7 @@ def test_a_limit_reads_the_beginning_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("s3rec", "order.txt", "--protocol=timeline"), "a timeline split needs an order in time"),
+        (("s3rec", "order.txt", "--protocol=timeline"), "a timeline split needs times"),
         (("s3rec", "pairs.txt", "--protocol=loo"), "No user of this log has three events"),
         (("synthetic", "--events=0", "--protocol=loo"), "The log has no events"),
         ((*SHOP, "--protocol=loo", "--model=absent"), "There is no model in absent"),
