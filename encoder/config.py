@@ -116,7 +116,8 @@ class TrainingConfig:
     epochs_max: int = 40
     cpu_s_max: float = 900.0
     """Training ends after the epoch in which the process has used this much CPU time."""
-    users_per_batch: int = 256
+    users_per_batch: int = 0
+    """Users of one step; 0 = so many that an epoch has about 64 steps, 16 to 256: a small log needs small steps."""
     negatives: int = 1024
     """Sampled items that every prediction of a batch is compared with."""
     optimizer: Optimizer = "adamw"
@@ -143,7 +144,6 @@ class TrainingConfig:
                 raise ValueError(f"type_weights must be finite and not negative, got {weight} for {kind}.")
         for name in (
             "epochs_max",
-            "users_per_batch",
             "negatives",
             "validate_every_epochs",
             "patience_epochs",
@@ -151,6 +151,10 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if self.users_per_batch < 0:
+            raise ValueError(
+                f"users_per_batch must be 1 or more, or 0 to let the log decide, got {self.users_per_batch}."
+            )
         for name in ("masked_share", "warmup_share", "attribute_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")

@@ -30,6 +30,8 @@ State = dict[str, Tensor]
 
 SECOND_MOMENT_DECAY = 0.98
 """AdamW's beta 2, shorter than usual: rare items get few steps."""
+STEPS_PER_EPOCH = 64
+USERS_PER_BATCH_MIN, USERS_PER_BATCH_MAX = 16, 256
 VALIDATION_SEED = 1
 QUERIES_PER_BLOCK = 512
 WEIGHT_MIN = 1e-6
@@ -152,7 +154,12 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Steps of all epochs."""
-        return self.config.epochs_max * math.ceil(len(self._sequences) / self.config.users_per_batch)
+        return self.config.epochs_max * math.ceil(len(self._sequences) / self._users_per_batch)
+
+    @property
+    def _users_per_batch(self) -> int:
+        wanted = len(self._sequences) // STEPS_PER_EPOCH
+        return self.config.users_per_batch or min(max(wanted, USERS_PER_BATCH_MIN), USERS_PER_BATCH_MAX)
 
     def run(self, on_progress: Callable[[Progress], None], on_validated: Callable[[Validation], None]) -> TrainingState:
         """Trains until the epochs, the CPU time or the patience is used up; the model then has its best weights.
@@ -165,7 +172,7 @@ class Trainer:
         losses: list[float] = []
         while state.epoch < config.epochs_max and state.cpu_s < config.cpu_s_max:
             self.model.train()
-            for batch in self._sequences.epoch(config.users_per_batch, self._rng):
+            for batch in self._sequences.epoch(self._users_per_batch, self._rng):
                 losses.append(self._learn(batch))
                 if not math.isfinite(losses[-1]):
                     raise self._diverged(losses[-1])

@@ -53,6 +53,9 @@ MODEL_OPTIONS = {
     "blocks": click.option("--blocks", type=int, help="Sequence blocks. [default: 1]"),
     "history_max": click.option("--history-max", type=int, help="Events of a user in training. [default: 50]"),
     "dropout": click.option("--dropout", type=float, help="In blocks and on their input. [default: 0.4]"),
+    "id_dropout": click.option(
+        "--id-dropout", type=float, help="Share of items whose id is hidden, for new items. [default: 0.1]"
+    ),
     "temperature": click.option("--temperature", type=float, help="Cosines are divided by it. [default: 0.08]"),
 }
 TRAINING_OPTIONS = {
@@ -66,7 +69,9 @@ TRAINING_OPTIONS = {
     "masked_share": click.option("--masked", "masked_share", type=float, help="Share of events to be guessed."),
     "epochs_max": click.option("--epochs", "epochs_max", type=int, help="[default: 40]"),
     "cpu_s_max": click.option("--cpu-seconds", "cpu_s_max", type=float, help="Bound of CPU time. [default: 900]"),
-    "users_per_batch": click.option("--batch", "users_per_batch", type=int, help="Users per step. [default: 256]"),
+    "users_per_batch": click.option(
+        "--batch", "users_per_batch", type=int, help="Users per step. [default: by the log, 16 to 256]"
+    ),
     "negatives": click.option("--negatives", type=int, help="Sampled items per step. [default: 1024]"),
     "optimizer": click.option("--optimizer", type=click.Choice(get_args(Optimizer)), help="[default: adamw]"),
     "learning_rate": click.option("--learning-rate", type=float, help="[default: 0.002]"),
