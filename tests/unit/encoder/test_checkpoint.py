@@ -413,7 +413,7 @@ def test_a_folder_of_the_first_schema_stays_readable() -> None:
     loaded = load_model(GOLDEN)
     assert (loaded.fingerprint, loaded.training) == (
         recorded["fingerprint"],
-        TrainingConfig(seed=7, epochs_max=60, validate_every_epochs=3),
+        TrainingConfig(seed=7, epochs_max=60, validate_every_epochs=3, users_per_batch=256),
     )
     encoder = load_encoder(EncoderConfig(model=str(GOLDEN), event_types=EVENT_TYPES))
     items = encoder.items.encode(["i1", "i3", "new"], ["", "", ""], [["brand:a"], [], ["brand:b"]])
