@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,17 @@ class ProfileEvents(Protocol):
     def ratings(self) -> Floats:
         """(e,) the value of a rating, NaN for an event of another type or without one."""
         ...
+
+
+class EventColumns(NamedTuple):
+    """`ProfileEvents` as plain columns."""
+
+    rows: NDArray[np.int32]
+    item_vectors: Floats
+    weights: Floats
+    gaps_s: Floats
+    types: NDArray[np.uint8]
+    ratings: Floats
 
 
 class DecayedMean:

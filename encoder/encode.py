@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.dataset import EventTable, Queries
-from encoder.features import TableFeatures, event_features
+from encoder.features import TableFeatures
 from encoder.model import EventInputs, SequenceModel
 
 Floats = NDArray[np.float32]
@@ -48,7 +48,6 @@ def user_vectors(
     model.eval()
     device = next(model.parameters()).device
     vectors = torch.from_numpy(items).to(device)
-    numbers = event_features(table.gaps_s(), table.ratings())
     lengths = np.minimum(queries.positions - table.offsets[queries.users], model.config.history_max)
     found = np.empty((len(queries), model.config.dim), np.float32)
     order = np.argsort(lengths, kind="stable")
@@ -58,7 +57,7 @@ def user_vectors(
         events = EventInputs(
             items=_tensor(np.where(real, table.items[windows], 0).astype(np.int64), device),
             types=_tensor(np.where(real, features.types[table.types[windows]], 0), device),
-            features=_tensor(np.where(real[..., None], numbers[windows], np.float32(0)), device),
+            features=_tensor(np.where(real[..., None], features.events[windows], np.float32(0)), device),
             attributes=_tensor(features.user_attributes[queries.users[rows]], device),
         )
         users = model(events, vectors)  # (b, t, d)

@@ -56,6 +56,8 @@ class TableFeatures:
     """(u, a) rows of the vocabulary, 0 = none."""
     types: Ints
     """(types,) rows of the vocabulary, 0 = unknown."""
+    events: Floats
+    """(e, EVENT_FEATURES)"""
 
     @classmethod
     def of(cls, table: EventTable, vocabulary: Vocabulary, content: Floats | None) -> Self:
@@ -72,4 +74,5 @@ class TableFeatures:
             item_attributes=vocabulary.item_attribute_rows(table.item_attributes),
             user_attributes=vocabulary.user_attribute_rows(table.user_attributes),
             types=vocabulary.type_rows(table.type_names),
+            events=event_features(table.gaps_s(), table.ratings()),
         )

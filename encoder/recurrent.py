@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.baselines import ProfileEvents, check_events, check_states, unit_vectors
+from encoder.baselines import EventColumns, ProfileEvents, check_events, check_states, unit_vectors
 from encoder.config import SIZE_STEP, ModelConfig
 from encoder.errors import UnusableModel
 from encoder.features import EVENT_FEATURES, event_features
 from encoder.kernels import compiled
-from encoder.vocabulary import NO_ATTRIBUTE, UNKNOWN_TYPE, Vocabulary
+from encoder.vocabulary import UNKNOWN_TYPE, Vocabulary, mean_of_rows
 
 Floats = NDArray[np.float32]
 Weights = Mapping[str, NDArray[Any]]
@@ -111,16 +111,14 @@ class RecurrentEncoder:
         states = np.zeros((1, self.state_width), np.float32)
         nobody, nothing = np.zeros(1, np.int32), np.zeros(1, np.float32)
         vectors = np.zeros((1, self.dim), np.float32)
-        self.step(states, _Nothing(nobody, vectors, nothing + 1, nothing, np.zeros(1, np.uint8), nothing))
+        self.step(states, EventColumns(nobody, vectors, nothing + 1, nothing, np.zeros(1, np.uint8), nothing))
 
     def initial_states(self, attributes: Sequence[Sequence[str]]) -> Floats:
         """(u, state_width) states of users without history of whom these attribute tokens are known."""
         states = np.zeros((len(attributes), self.state_width), np.float32)
         if self._people is None:
             return states
-        rows = self._vocabulary.user_attribute_rows(attributes)  # (u, a)
-        known = (rows != NO_ATTRIBUTE).sum(axis=1, keepdims=True)
-        start = self._people[rows].sum(axis=1) / np.maximum(1, known)  # (u, h); row 0 is zeros
+        start = mean_of_rows(self._people, self._vocabulary.user_attribute_rows(attributes))  # (u, h)
         for block in range(self._config.blocks):
             states[:, block * self._config.width : (block + 1) * self._config.width] = start
         return states
@@ -160,15 +158,6 @@ class RecurrentEncoder:
         """
         check_states(states, self.state_width)
         return unit_vectors(states[:, -self.dim :])
-
-
-class _Nothing(NamedTuple):
-    rows: NDArray[np.int32]
-    item_vectors: Floats
-    weights: Floats
-    gaps_s: Floats
-    types: NDArray[np.uint8]
-    ratings: Floats
 
 
 class _Taker:

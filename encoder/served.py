@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.baselines import EventColumns
 from encoder.dataset import EventTable, Queries, Split
 from encoder.inference import UserEncoder
 
@@ -79,8 +79,8 @@ class ServedModel:
                     profiles.step(states, self._at(table, rows, row_of))
         return found
 
-    def _at(self, table: EventTable, rows: Ints, row_of: NDArray[np.int32]) -> _Events:
-        return _Events(
+    def _at(self, table: EventTable, rows: Ints, row_of: NDArray[np.int32]) -> EventColumns:
+        return EventColumns(
             rows=row_of[self._users[rows]],
             item_vectors=self._items[table.items[rows]],
             weights=self._weights[rows],
@@ -88,17 +88,6 @@ class ServedModel:
             types=table.types[rows],
             ratings=self._ratings[rows],
         )
-
-
-class _Events(NamedTuple):
-    """As `encoder.baselines.ProfileEvents`."""
-
-    rows: NDArray[np.int32]
-    item_vectors: Floats
-    weights: Floats
-    gaps_s: Floats
-    types: NDArray[np.uint8]
-    ratings: Floats
 
 
 def _rounds(table: EventTable, users: NDArray[np.int32], last: int) -> Iterator[tuple[int, Ints]]:

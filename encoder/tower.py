@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from encoder.errors import UnusableModel
 from encoder.items import HashedItemEncoder, check_paired
 from encoder.text_encoders import TextEncoder
-from encoder.vocabulary import NO_ATTRIBUTE, Vocabulary
+from encoder.vocabulary import Vocabulary, mean_of_rows
 
 Floats = NDArray[np.float32]
 Weights = Mapping[str, NDArray[Any]]
@@ -98,9 +98,7 @@ class TowerItemEncoder:
         if self._content is not None and self._projection is not None and self._mean is not None:
             totals += _row_products(self._content.encode(descriptions), self._mean, self._projection)
         if self._attributes is not None:
-            tokens = self._vocabulary.item_attribute_rows(attributes)  # (n, a); row 0 is zeros
-            count = np.maximum(1, (tokens != NO_ATTRIBUTE).sum(axis=1, keepdims=True))
-            totals += self._attributes[tokens].sum(axis=1) / count
+            totals += mean_of_rows(self._attributes, self._vocabulary.item_attribute_rows(attributes))
         norms = np.linalg.norm(totals, axis=1, keepdims=True)
         unit: Floats = np.divide(totals, norms, out=np.zeros_like(totals), where=norms >= NORM_MIN)
         nameless = np.flatnonzero(norms[:, 0] < NORM_MIN).tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,13 @@ class Vocabulary:
         """(n,) rows of event types; 0 for one that training never saw."""
         row_of = {name: row for row, name in enumerate(self.types, 1)}
         return np.array([row_of.get(name, UNKNOWN_TYPE) for name in names], np.int64)
+
+
+def mean_of_rows(table: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+    """(n, d) mean of the embeddings at rows (n, a) that are not 0; `table`'s row 0 is zeros. Zeros where all are 0."""
+    known = (rows != NO_ATTRIBUTE).sum(axis=1, keepdims=True)
+    mean: NDArray[np.floating[Any]] = table[rows].sum(axis=1) / np.maximum(1, known)
+    return mean
 
 
 def _frequent(owners: Sequence[Sequence[str]]) -> list[str]:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from encoder.checkpoint import SavedModel, load_model
 from encoder.classical import LearnsValidation, VectorUserKnn, standard_baselines
 from encoder.config import Kind, ModelConfig, TrainingConfig
-from encoder.dataset import EventTable, leave_one_out, timeline
+from encoder.dataset import EventTable
 from encoder.errors import EncoderError
 from encoder.evaluate import Recommender, evaluate
 from encoder.inference import encoder_of
@@ -23,13 +22,12 @@ from encoder.train import Progress, Validation
 from encoder.trained import TrainedModel
 from encoder.training_folder import TextVectors
 from streams.core.errors import UsageError
+from streams.train import SPLITS, read_model
 
 Protocol = Literal["loo", "timeline"]
 Factory = Callable[[int], Recommender]
 USER_KNN = "user-knn over {}"
 KIBIBYTES_PER_MB = 1000.0
-
-_SPLITS = {"loo": leave_one_out, "timeline": timeline}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def known_items(plan: EvaluatePlan) -> list[str]:
     Raises:
         UsageError: there is no such model, or it cannot be read.
     """
-    return [] if plan.saved is None else _read(plan.saved).vocabulary.items
+    return [] if plan.saved is None else read_model(plan.saved).vocabulary.items
 
 
 def evaluate_log(plan: EvaluatePlan, table: EventTable, texts: TextVectors | None, listeners: Listeners) -> Report:
@@ -76,7 +74,7 @@ def evaluate_log(plan: EvaluatePlan, table: EventTable, texts: TextVectors | Non
         UsageError: the log cannot be split so, nothing is left to be asked, or the model folder cannot be used.
     """
     try:
-        split = _SPLITS[plan.protocol](table)
+        split = SPLITS[plan.protocol](table)
         contestants = _contestants(plan, table, texts, listeners)
         return evaluate(
             contestants,
@@ -99,7 +97,7 @@ def _contestants(
 ) -> list[Recommender | Factory]:
     contestants: list[Recommender | Factory] = []
     if plan.saved is not None:
-        served = ServedModel(encoder_of(_read(plan.saved), table.type_names))
+        served = ServedModel(encoder_of(read_model(plan.saved), table.type_names))
         contestants.append(served)
         if plan.user_knn:
             contestants.append(LearnsValidation(VectorUserKnn(served.users, name=USER_KNN.format(served.name))))
@@ -147,13 +145,6 @@ class _Arm:
     def neighbours(self, seed: int) -> Recommender:
         """Neighbours over the vectors of the model of this seed, which was trained before."""
         return LearnsValidation(VectorUserKnn(self._models[seed].users, name=USER_KNN.format(self._model.kind)))
-
-
-def _read(folder: Path) -> SavedModel:
-    try:
-        return load_model(folder)
-    except EncoderError as error:
-        raise UsageError(str(error)) from error
 
 
 def _resident_mb() -> float:

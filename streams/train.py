@@ -30,7 +30,7 @@ NO_TEXTS = "none"
 TEXT_CACHE = "text-cache"
 DIGEST_DIGITS = 12
 
-_SPLITS: dict[Protocol, Callable[[EventTable], Split]] = {
+SPLITS: dict[Protocol, Callable[[EventTable], Split]] = {
     "latest": hold_out_last,
     "loo": leave_one_out,
     "timeline": timeline,
@@ -87,7 +87,7 @@ def known_items(plan: TrainPlan) -> list[str]:
         UsageError: there is no such model, or it cannot be read.
     """
     earlier = plan.out if plan.resume else plan.start
-    return [] if earlier is None else _read(earlier).vocabulary.items
+    return [] if earlier is None else read_model(earlier).vocabulary.items
 
 
 def check_device(name: str) -> None:
@@ -159,8 +159,8 @@ def text_vectors(name: str, texts: list[str], cache: Path, on_texts: Callable[[i
 def _prepare(
     plan: TrainPlan, table: EventTable, text_cache: Path, listeners: Listeners, source: str
 ) -> tuple[Training, int]:
-    start = _read(plan.start) if plan.start is not None else None
-    stopped = _read(plan.out) if plan.resume else None
+    start = read_model(plan.start) if plan.start is not None else None
+    stopped = read_model(plan.out) if plan.resume else None
     data = _facts(table, source, plan.protocol)
     listeners.on_stage("reading texts")
     earlier = start or stopped  # of a stopped training the vocabulary, which may have grown from another model's
@@ -178,7 +178,7 @@ def _prepare(
     if plan.resume and not resume:
         raise UsageError(f"{plan.out} holds a finished model and no training to go on with; use --from {plan.out}.")
     listeners.on_stage("preparing")
-    split = _SPLITS[plan.protocol](table)
+    split = SPLITS[plan.protocol](table)
     training = start_training(table, split, model, config, texts=texts, data=data, start=earlier, resume=resume)
     return training, len(table.item_ids) - (0 if start is None else len(start.vocabulary.items))
 
@@ -214,7 +214,8 @@ def _saving(training: Training, plan: TrainPlan, then: Callable[[Validation], No
     return save
 
 
-def _read(folder: Path) -> SavedModel:
+def read_model(folder: Path) -> SavedModel:
+    """A model folder. Raises UsageError: there is none, or it cannot be read."""
     try:
         return load_model(folder)
     except EncoderError as error:
