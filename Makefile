@@ -32,7 +32,7 @@ demo: $(VENV)/.product  ## everything on this machine, with the live page
 	$(RUN)/nearstream demo $(ARGS)
 
 test: setup lint typecheck  ## lint, types, layers and every test (< 15 minutes on two cores)
-	$(RUN)/python -m pytest $(ARGS)
+	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup  ## ruff and the layers of ARCHITECTURE.md
 	$(RUN)/ruff check .

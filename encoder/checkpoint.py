@@ -5,6 +5,7 @@ DIR/manifest.json           what the model is, its configs and figures; size and
 DIR/weights-<hash>.safetensors      float32, or int8 rows with a scale each
 DIR/vocabulary-<hash>.json          items, attributes and types; their order is the rows of the embeddings
 DIR/content-<hash>.safetensors      frozen text vectors of the items known so far, by hash of their words (optional)
+DIR/images-<hash>.safetensors       what the images of the items known so far add to their vectors (optional)
 DIR/training-<hash>.safetensors     what a stopped training needs to go on (optional)
 ```
 
@@ -45,7 +46,9 @@ READS_MAX = 8
 Arrays = dict[str, NDArray[Any]]
 Found = TypeVar("Found")
 
-PART_NAME = re.compile(rf"(weights|vocabulary|content|training)-[0-9a-f]{{{HASH_DIGITS}}}\.(safetensors|json)(\.part)?")
+PART_NAME = re.compile(
+    rf"(weights|vocabulary|content|images|training)-[0-9a-f]{{{HASH_DIGITS}}}\.(safetensors|json)(\.part)?"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class SavedModel:
     """The encoder's own name and version: vectors of another one are not comparable."""
     content: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """`hashes` (n,) uint64 of the words of items and `vectors` (n, c) float16."""
+    image_encoder_version: str = ""
+    """The image encoder's own name and version; "" for a model without images."""
+    images: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """`rows` (n,) int64 of items in the vocabulary and `parts` (n, d) float32: their projected images."""
     training: TrainingConfig | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Validation figures of these weights."""
@@ -96,6 +103,8 @@ def save_model(folder: Path, saved: SavedModel, *, resume: Arrays | None = None,
     }
     if saved.content:
         contents["content"] = ("safetensors", save(dict(saved.content)))
+    if saved.images:
+        contents["images"] = ("safetensors", save(_in_order(saved.images)))
     if resume:
         contents["training"] = ("safetensors", save(_in_order(resume)))
     files = {part: _write_part(folder, part, suffix, content) for part, (suffix, content) in contents.items()}
@@ -105,6 +114,7 @@ def save_model(folder: Path, saved: SavedModel, *, resume: Arrays | None = None,
         "fingerprint": fingerprint,
         "model": asdict(saved.model),
         "text_encoder": {"name": saved.text_encoder, "version": saved.text_encoder_version},
+        "image_encoder": {"version": saved.image_encoder_version},
         "weights": "int8" if int8 else "float32",
         "training": None if saved.training is None else asdict(saved.training),
         "metrics": dict(saved.metrics),
@@ -134,6 +144,8 @@ def _load(folder: Path, manifest: Mapping[str, Any]) -> SavedModel:
         text_encoder=manifest["text_encoder"]["name"],
         text_encoder_version=manifest["text_encoder"]["version"],
         content=_safetensors(folder, manifest, "content") if "content" in manifest["files"] else {},
+        image_encoder_version=manifest.get("image_encoder", {"version": ""})["version"],
+        images=_safetensors(folder, manifest, "images") if "images" in manifest["files"] else {},
         training=None if manifest["training"] is None else _training_config(manifest["training"], folder),
         metrics=manifest["metrics"],
         data=manifest["data"],

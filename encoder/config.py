@@ -67,11 +67,15 @@ class ModelConfig:
     input_dropout: float = 0.4
     id_dropout: float = 0.1
     content_dim: int = 0
-    """c, length of the frozen vectors of text and image, 0 = the model knows ids and attributes only."""
+    """c, length of the frozen vectors of texts, 0 = the model reads none."""
+    image_dim: int = 0
+    """m, length of the frozen vectors of images, 0 = the model sees none."""
     event_features: int = 4
     """Numbers beside each event; `encoder.features` says which."""
     rates: bool = False
     """Also predicts ratings."""
+    starts: bool = False
+    """A user's attributes alone give a vector: training also predicted first events from them."""
     temperature: float = 0.08
     """tau: logits are cosines divided by it."""
 
@@ -83,8 +87,9 @@ class ModelConfig:
         for name in ("dropout", "input_dropout", "id_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
-        if self.content_dim < 0:
-            raise ValueError(f"content_dim must be 0 or more, got {self.content_dim}.")
+        for name in ("content_dim", "image_dim"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if self.dim % SIZE_STEP or self.width % SIZE_STEP:
             raise ValueError(f"dim and width must be multiples of {SIZE_STEP}, got {self.dim} and {self.width}.")
         if self.dim % self.heads:

@@ -26,9 +26,10 @@ def catalogue_vectors(model: SequenceModel, features: TableFeatures) -> Floats:
     blocks = []
     for first in range(0, len(features.item_attributes), ITEMS_PER_BLOCK):
         rows = np.arange(first, min(first + ITEMS_PER_BLOCK, len(features.item_attributes)))
-        content = None if features.content is None else torch.from_numpy(features.content[rows]).to(device)
-        attributes = torch.from_numpy(features.item_attributes[rows]).to(device)
-        blocks.append(model.tower(torch.from_numpy(features.items[rows]).to(device), content, attributes).cpu().numpy())
+        items, attributes = _tensor(features.items[rows], device), _tensor(features.item_attributes[rows], device)
+        content = None if features.content is None else _tensor(features.content[rows], device)
+        images = None if features.images is None else _tensor(features.images[rows], device).float()
+        blocks.append(model.tower(items, content, attributes, images).cpu().numpy())
     return np.concatenate(blocks)
 
 

@@ -49,7 +49,7 @@ class TableFeatures:
     items: Ints
     """(i,) rows of the vocabulary, -1 for an item it does not hold."""
     content: Floats | None
-    """(i, c) frozen vectors of text and image; None for a model without."""
+    """(i, c) frozen vectors of texts; None for a model without."""
     item_attributes: Ints
     """(i, a) rows of the vocabulary, 0 = none."""
     user_attributes: Ints
@@ -58,16 +58,25 @@ class TableFeatures:
     """(types,) rows of the vocabulary, 0 = unknown."""
     events: Floats
     """(e, EVENT_FEATURES)"""
+    images: NDArray[np.float16] | None = None
+    """(i, m) frozen vectors of images, zeros where there are none; None for a model without."""
 
     @classmethod
-    def of(cls, table: EventTable, vocabulary: Vocabulary, content: Floats | None) -> Self:
+    def of(
+        cls,
+        table: EventTable,
+        vocabulary: Vocabulary,
+        content: Floats | None,
+        images: NDArray[np.float16] | None = None,
+    ) -> Self:
         """The features of a table.
 
         Raises:
-            ValueError: `content` has not one row per item.
+            ValueError: `content` or `images` has not one row per item.
         """
-        if content is not None and len(content) != len(table.item_ids):
-            raise ValueError(f"content has {len(content)} rows for {len(table.item_ids)} items; give one each.")
+        for name, given in (("content", content), ("images", images)):
+            if given is not None and len(given) != len(table.item_ids):
+                raise ValueError(f"{name} has {len(given)} rows for {len(table.item_ids)} items; give one each.")
         return cls(
             items=np.array([vocabulary.item_rows.get(item, -1) for item in table.item_ids], np.int64),
             content=content,
@@ -75,4 +84,5 @@ class TableFeatures:
             user_attributes=vocabulary.user_attribute_rows(table.user_attributes),
             types=vocabulary.type_rows(table.type_names),
             events=event_features(table.gaps_s(), table.ratings()),
+            images=images,
         )

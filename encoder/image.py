@@ -93,10 +93,17 @@ class ImageEncoder:
         """Length d of a vector, 1280."""
         return IMAGE_DIM
 
-    def encode(self, paths: Sequence[str | Path | None], progress: Callable[[int, int], None] | None = None) -> Floats:
+    def encode(
+        self,
+        paths: Sequence[str | Path | None],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        on_bad: Callable[[UnusableData], None] | None = None,
+    ) -> Floats:
         """Unit vectors (n, 1280) in the order of `paths`; exact zeros where a path is None.
 
         Reads whatever Pillow reads, upright as its EXIF says. `progress(done, total)` is called after every 32 images.
+        A file that cannot be read gets zeros too where `on_bad` is given, and `on_bad` the error.
 
         Raises:
             UnusableData: a file is missing, is no image, is damaged or is absurdly large; the message names it.
@@ -105,8 +112,16 @@ class ImageEncoder:
         given = [(row, Path(path)) for row, path in enumerate(paths) if path is not None]
         for start in range(0, len(given), BATCH_IMAGES_MAX):
             batch = given[start : start + BATCH_IMAGES_MAX]
-            pixels = np.stack([read_pixels(path) for _, path in batch])
-            vectors[[row for row, _ in batch]] = self._unit_features(pixels)
+            pixels: dict[int, Floats] = {}
+            for row, path in batch:
+                try:
+                    pixels[row] = read_pixels(path)
+                except UnusableData as error:
+                    if on_bad is None:
+                        raise
+                    on_bad(error)
+            if pixels:
+                vectors[list(pixels)] = self._unit_features(np.stack(list(pixels.values())))
             if progress is not None:
                 progress(start + len(batch), len(given))
         return vectors

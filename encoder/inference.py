@@ -111,7 +111,7 @@ def encoder_of(saved: SavedModel, event_types: Sequence[str]) -> UserEncoder:
     content = None
     if saved.model.content_dim:
         content = ContentVectors(saved.content, lambda: _text_encoder(saved), saved.model.content_dim)
-    items = TowerItemEncoder(saved.vocabulary, saved.weights, content, saved.model.dim)
+    items = TowerItemEncoder(saved.vocabulary, saved.weights, content, saved.model.dim, saved.images)
     profiles.warm_up()
     return UserEncoder(profiles, items)
 

@@ -52,13 +52,14 @@ class ModelSizes:
 
 
 class ItemTower(nn.Module):
-    """Items -> unit vectors: projected content (text, image) + an embedding of the id + its attributes' mean embedding.
+    """Items -> unit vectors: projected text and image + an embedding of the id + its attributes' mean embedding.
 
-    In training the id is left out now and then (ID dropout), so that content and attributes alone are worth something:
-    an item that nobody has touched has no more than that.
+    In training the id is left out now and then (ID dropout), so that the others alone are worth something: an item that
+    nobody has touched has no more than that.
     """
 
     content_mean: Tensor
+    image_mean: Tensor
 
     def __init__(self, config: ModelConfig, sizes: ModelSizes) -> None:
         super().__init__()
@@ -70,22 +71,33 @@ class ItemTower(nn.Module):
             nn.init.normal_(self.content.weight, 0.0, CONTENT_DEVIATION)
         # texts of one catalogue share a direction that tells nothing (ADR 9); constant, so that vectors stay comparable
         self.register_buffer("content_mean", torch.zeros(config.content_dim))  # (c,)
+        self.image = nn.Linear(config.image_dim, config.dim, bias=False) if config.image_dim else None
+        if self.image is not None:
+            nn.init.normal_(self.image.weight, 0.0, CONTENT_DEVIATION)
+            self.register_buffer("image_mean", torch.zeros(config.image_dim))  # (m,)
         self.id_dropout = config.id_dropout
 
-    def forward(self, rows: Tensor, content: Tensor | None, attributes: Tensor | None) -> Tensor:
+    def forward(
+        self, rows: Tensor, content: Tensor | None, attributes: Tensor | None, images: Tensor | None = None
+    ) -> Tensor:
         """Unit vectors (n, d).
 
         Args:
             rows: (n,) rows of the vocabulary, -1 for an item it does not hold.
-            content: (n, c) frozen vectors of text and image, zeros where there are none; None for a model without.
+            content: (n, c) frozen vectors of texts, zeros where there are none; None for a model without.
             attributes: (n, a) rows of the attribute vocabulary, 0 = none; None for a model without them.
+            images: (n, m) frozen vectors of images, zeros where there are none; None for a model without.
         """
         total = self.ids(rows.clamp(min=0)) * (rows >= 0)[:, None]  # (n, d)
-        if self.training and self.id_dropout > 0 and (self.content is not None or self.attributes is not None):
+        knows_more = self.content is not None or self.attributes is not None or self.image is not None
+        if self.training and self.id_dropout > 0 and knows_more:
             total = total * (torch.rand(len(rows), 1, device=total.device) >= self.id_dropout)
         if self.content is not None and content is not None:
             known = content.any(dim=-1, keepdim=True)  # (n, 1)
             total = total + self.content((content - self.content_mean) * known)
+        if self.image is not None and images is not None:
+            shown = images.any(dim=-1, keepdim=True)  # (n, 1)
+            total = total + self.image((images - self.image_mean) * shown)
         if self.attributes is not None and attributes is not None:
             total = total + mean_embedding(self.attributes, attributes)
         return F.normalize(total, dim=-1, eps=NORM_MIN)
@@ -208,6 +220,22 @@ class SequenceModel(nn.Module):
         if self.people is None:
             return torch.zeros(len(attributes), self.config.width, device=attributes.device)
         return mean_embedding(self.people, attributes)
+
+    def starts(self, attributes: Tensor) -> Tensor:
+        """(b, d) unit vectors of users before their first event: what an event without item, type and time would give.
+
+        Only a model whose config says `starts` was trained for it.
+        """
+        b, device = len(attributes), attributes.device
+        nothing = EventInputs(
+            items=torch.zeros(b, 1, dtype=torch.int64, device=device),
+            types=torch.zeros(b, 1, dtype=torch.int64, device=device),
+            features=torch.zeros(b, 1, self.config.event_features, device=device),
+            attributes=attributes,
+            masked=torch.ones(b, 1, dtype=torch.bool, device=device),
+        )
+        start: Tensor = self(nothing, self.hidden_item[None])[:, 0]  # (b, d)
+        return start
 
     def forward(self, events: EventInputs, vectors: Tensor) -> Tensor:
         """(b, t, d) unit vectors of the user after each event, from the unit vectors (n, d) of the batch's items."""

@@ -19,7 +19,7 @@ from encoder.config import SIZE_STEP, ModelConfig
 from encoder.errors import UnusableModel
 from encoder.features import EVENT_FEATURES, event_features
 from encoder.kernels import compiled
-from encoder.vocabulary import UNKNOWN_TYPE, Vocabulary, mean_of_rows
+from encoder.vocabulary import NO_ATTRIBUTE, UNKNOWN_TYPE, Vocabulary, mean_of_rows
 
 Floats = NDArray[np.float32]
 Weights = Mapping[str, NDArray[Any]]
@@ -86,6 +86,7 @@ class RecurrentEncoder:
         self._people = (
             take("people.weight", (len(vocabulary.user_attributes) + 1, h)) if vocabulary.user_attributes else None
         )
+        self._nothing = take("hidden_item", (d,)) if config.starts else None
         self._norm = (take("norm.weight", (d,)), take("norm.bias", (d,)))
         self._projection = take.matrix("projection.weight", d, d)
         self._type_rows = np.full(TYPE_CODES, UNKNOWN_TYPE)
@@ -114,14 +115,35 @@ class RecurrentEncoder:
         self.step(states, EventColumns(nobody, vectors, nothing + 1, nothing, np.zeros(1, np.uint8), nothing))
 
     def initial_states(self, attributes: Sequence[Sequence[str]]) -> Floats:
-        """(u, state_width) states of users without history of whom these attribute tokens are known."""
+        """(u, state_width) states of users without history of whom these attribute tokens are known.
+
+        Zeros where the model knows none of a user's tokens. The vector of such a state is zero too, unless the model
+        was trained to give one (`starts`).
+        """
         states = np.zeros((len(attributes), self.state_width), np.float32)
         if self._people is None:
             return states
-        start = mean_of_rows(self._people, self._vocabulary.user_attribute_rows(attributes))  # (u, h)
-        for block in range(self._config.blocks):
-            states[:, block * self._config.width : (block + 1) * self._config.width] = start
+        rows = self._vocabulary.user_attribute_rows(attributes)  # (u, a)
+        start = mean_of_rows(self._people, rows)  # (u, h)
+        memory = self._config.blocks * self._config.width
+        states[:, :memory] = np.tile(start, self._config.blocks)
+        told = np.flatnonzero((rows != NO_ATTRIBUTE).any(axis=1))
+        if self._nothing is not None and len(told):
+            after = states[told]
+            self.step(after, self._no_events(len(told), self._nothing))
+            states[told, memory:] = after[:, memory:]
         return states
+
+    def _no_events(self, users: int, item: Floats) -> EventColumns:
+        """What stands in the place of a first event: no item, type, time or rating."""
+        return EventColumns(
+            rows=np.arange(users, dtype=np.int32),
+            item_vectors=np.tile(item, (users, 1)),
+            weights=np.ones(users, np.float32),
+            gaps_s=np.zeros(users, np.float32),
+            types=np.full(users, TYPE_CODES - 1, np.uint8),
+            ratings=np.full(users, np.nan, np.float32),
+        )
 
     def step(self, states: Floats, events: ProfileEvents) -> None:
         """Moves `states` (u, state_width) in place, one event after the other. All or nothing.

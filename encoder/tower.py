@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,20 @@ class ContentVectors:
 
 
 class TowerItemEncoder:
-    """The trained tower. An item that it was not trained on has its words and attributes, or a direction of its own."""
+    """The trained tower. An item that it was not trained on has its words and attributes, or a direction of its own.
 
-    def __init__(self, vocabulary: Vocabulary, weights: Weights, content: ContentVectors | None, dim: int) -> None:
+    Images are those of the training: an item's part of its vector by its image is as constant as its id's, and added to
+    it once. An item without one, or one that came later, is what its id, words and attributes say.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        weights: Weights,
+        content: ContentVectors | None,
+        dim: int,
+        images: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> None:
         """Prepares the parameters.
 
         Args:
@@ -62,12 +74,15 @@ class TowerItemEncoder:
             weights: of the torch model, by their names there.
             content: text vectors; None for a model without.
             dim: d.
+            images: `rows` (k,) of items and `parts` (k, d), what their images add; empty for a model without.
 
         Raises:
             UnusableModel: a weight is missing, of another shape or not finite.
         """
         self._vocabulary, self._content, self._dim = vocabulary, content, dim
         self._ids = _checked(weights, "tower.ids.weight", (len(vocabulary.items), dim))
+        if images:
+            self._ids = _with_images(self._ids, images)
         self._projection: Floats | None = None
         self._mean: Floats | None = None
         if content is not None:
@@ -87,7 +102,7 @@ class TowerItemEncoder:
     def encode(
         self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]
     ) -> Floats:
-        """Unit vectors (n, d), each a function of its own id, words and attributes alone.
+        """Unit vectors (n, d), each a function of its own id, image, words and attributes alone.
 
         Raises:
             ValueError: there is not one description and one list of attributes per id.
@@ -111,6 +126,18 @@ def hash_text(text: str) -> int:
     """64 bits of the words, the same on every machine."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
     return int.from_bytes(digest, "little")
+
+
+def _with_images(ids: Floats, images: Mapping[str, NDArray[Any]]) -> Floats:
+    rows, parts = images.get("rows"), images.get("parts")
+    fits = rows is not None and parts is not None and parts.shape == (len(rows), ids.shape[1])
+    if rows is None or parts is None or not fits or not np.isfinite(parts).all():
+        raise UnusableModel(f"The images of the model do not fit its {len(ids)} items; train again.")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(ids):
+        raise UnusableModel(f"The images of the model are of other items than its {len(ids)}; train again.")
+    seen = ids.copy()
+    seen[rows] += parts
+    return seen
 
 
 def _row_products(content: Floats, mean: Floats, projection: Floats) -> Floats:

@@ -23,7 +23,7 @@ from encoder.features import TableFeatures
 from encoder.losses import sampled_softmax
 from encoder.metrics import FIGURES, Histories, rank, ranking_figures
 from encoder.model import EventInputs, ModelSizes, RatingHead, SequenceModel
-from encoder.vocabulary import Vocabulary
+from encoder.vocabulary import NO_ATTRIBUTE, Vocabulary
 
 Floats = NDArray[np.float32]
 State = dict[str, Tensor]
@@ -137,9 +137,11 @@ class Trainer:
         self.state = state or TrainingState()
         if start is not None:
             load_rows(self.model, start)
-        elif features.content is not None:
-            told = features.content[features.content.any(axis=1)]
-            self.model.tower.content_mean.copy_(torch.from_numpy(told.mean(axis=0)) if len(told) else torch.zeros(()))
+        else:
+            if features.content is not None:
+                self.model.tower.content_mean.copy_(_mean_of_known(features.content))
+            if features.images is not None:
+                self.model.tower.image_mean.copy_(_mean_of_known(features.images))
         if self.model.rating is not None and (start is None or f"{RATING_HEAD}mean" not in start):
             known = self._ratings[learnable & np.isfinite(self._ratings)]
             self.model.rating.mean.fill_(float(known.mean()) if len(known) else 0.0)
@@ -226,6 +228,11 @@ class Trainer:
         against = _Against(self._tensor(others), self._tensor(log_q), self.model.config.temperature)
         each = against.loss(users[self._tensor(real)], vectors, self._tensor(positives))  # (n,)
         weights = self._tensor(self._target_weights[batch.target_types[real]])  # (n,)
+        if self.model.config.starts:
+            told = (events.attributes != NO_ATTRIBUTE).any(dim=1)  # (b,)
+            first = against.loss(self.model.starts(events.attributes[told]), vectors, events.items[told, 0])
+            each = torch.cat([each, first])
+            weights = torch.cat([weights, self._tensor(self._target_weights[batch.types[:, 0]])[told]])
         loss = (each * weights).sum() / weights.sum().clamp(min=WEIGHT_MIN)
         if masked is None or not (masked & real).any():
             return loss
@@ -254,8 +261,9 @@ class Trainer:
 
     def _item_vectors(self, rows: NDArray[np.int64]) -> Tensor:
         content = None if self._features.content is None else self._tensor(self._features.content[rows])
+        images = None if self._features.images is None else self._tensor(self._features.images[rows]).float()
         vectors: Tensor = self.model.tower(
-            self._tensor(rows), content, self._tensor(self._features.item_attributes[rows])
+            self._tensor(rows), content, self._tensor(self._features.item_attributes[rows]), images
         )
         return vectors
 
@@ -402,10 +410,20 @@ def _fits(given: Tensor, own: Tensor) -> bool:
     return given.dim() == own.dim() > 0 and given.shape[1:] == own.shape[1:] and len(given) < len(own)
 
 
+def _mean_of_known(vectors: NDArray[Any]) -> Tensor:
+    """(c,) of those that are not zero; zeros where all are."""
+    known = vectors[vectors.any(axis=1)].astype(np.float32)
+    return torch.from_numpy(known.mean(axis=0)) if len(known) else torch.zeros(vectors.shape[1])
+
+
 def _check_content(features: TableFeatures, config: ModelConfig) -> None:
-    given = 0 if features.content is None else features.content.shape[1]
-    if given != config.content_dim:
-        raise ValueError(f"The items have {given} content dimensions, the model's config says {config.content_dim}.")
+    for name, vectors, wanted in (
+        ("content", features.content, config.content_dim),
+        ("image", features.images, config.image_dim),
+    ):
+        given = 0 if vectors is None else vectors.shape[1]
+        if given != wanted:
+            raise ValueError(f"The items have {given} {name} dimensions, the model's config says {wanted}.")
 
 
 def _target_weights(table: EventTable, config: TrainingConfig) -> Floats:

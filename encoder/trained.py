@@ -18,6 +18,11 @@ from encoder.vocabulary import Vocabulary
 Floats = NDArray[np.float32]
 
 
+def can_start(model: ModelConfig, config: TrainingConfig, table: EventTable) -> bool:
+    """Whether first events can be predicted from the attributes of users alone."""
+    return model.kind == "gated-recurrence" and config.objective == "next-item" and any(table.user_attributes)
+
+
 class TrainedModel:
     """Trains on `fit`; scores by cosine of the user's vector just before a query and the items' vectors."""
 
@@ -53,7 +58,9 @@ class TrainedModel:
         if self._ids_only:
             vocabulary = replace(vocabulary, item_attributes=[], user_attributes=[])
         self._features = TableFeatures.of(table, vocabulary, self._content)
-        trainer = Trainer(table, split, vocabulary, self._features, self._model, self._config)
+        starts = not self._ids_only and can_start(self._model, self._config, table)
+        model = replace(self._model, starts=starts)
+        trainer = Trainer(table, split, vocabulary, self._features, model, self._config)
         trainer.run(self._on_progress, self._on_validated)
         self._trained = trainer.model
         self.items = catalogue_vectors(trainer.model, self._features)  # (i, d)

@@ -17,6 +17,7 @@ from encoder.config import ModelConfig, TrainingConfig
 from encoder.dataset import EventTable, Split
 from encoder.errors import UnusableModel
 from encoder.features import TableFeatures
+from encoder.item_images import ImageVectors
 from encoder.tower import hash_text
 from encoder.train import State, Trainer, TrainingState, Validation
 from encoder.vocabulary import Vocabulary
@@ -45,6 +46,7 @@ class Training:
     vocabulary: Vocabulary
     texts: TextVectors | None
     data: Mapping[str, Any]
+    images: ImageVectors | None = None
 
     def save(self, folder: Path, *, resume: bool = True, int8: bool = False) -> SavedModel:
         """Writes the best weights so far and, with `resume`, the state to go on from; returns what was saved.
@@ -61,6 +63,8 @@ class Training:
             text_encoder="" if self.texts is None else self.texts.encoder,
             text_encoder_version="" if self.texts is None else self.texts.version,
             content={} if self.texts is None else _content(self.table, self.texts.vectors),
+            image_encoder_version="" if self.images is None else self.images.version,
+            images={} if self.images is None else _image_parts(self.images, state.best_weights),
             training=self.trainer.config,
             metrics=best,
             data=self.data,
@@ -76,6 +80,7 @@ def start_training(
     config: TrainingConfig,
     *,
     texts: TextVectors | None,
+    images: ImageVectors | None = None,
     data: Mapping[str, Any],
     start: SavedModel | None = None,
     resume: Arrays | None = None,
@@ -88,6 +93,7 @@ def start_training(
         model: its sizes; those of `start` win where they must, so that the weights fit.
         config: how to train.
         texts: text vectors of the table's items, None for a model without.
+        images: image vectors of the table's items, None for a model without.
         data: what is told of the data in the folder.
         start: a model to go on from: its vocabulary grows by what is new.
         resume: the state of the same training when it was stopped.
@@ -99,8 +105,9 @@ def start_training(
     vocabulary = Vocabulary.of(table) if start is None else start.vocabulary.extended(table)
     content = None if texts is None else texts.vectors
     if start is not None:
-        _check_texts(start, texts)
-    features = TableFeatures.of(table, vocabulary, content)
+        _check_same("text", start.text_encoder_version, "" if texts is None else texts.version)
+        _check_same("image", start.image_encoder_version, "" if images is None else images.version)
+    features = TableFeatures.of(table, vocabulary, content, None if images is None else images.vectors)
     trainer = Trainer(
         table,
         split,
@@ -111,7 +118,7 @@ def start_training(
         start=None if start is None else {name: torch.from_numpy(array) for name, array in start.weights.items()},
         state=unpack_state(resume) if resume else None,
     )
-    return Training(trainer, table, vocabulary, texts, data)
+    return Training(trainer, table, vocabulary, texts, data, images)
 
 
 def pack_state(state: TrainingState) -> Arrays:
@@ -175,10 +182,17 @@ def _content(table: EventTable, vectors: NDArray[np.float32]) -> Arrays:
     }
 
 
-def _check_texts(start: SavedModel, texts: TextVectors | None) -> None:
-    version = "" if texts is None else texts.version
-    if version != start.text_encoder_version:
+def _image_parts(images: ImageVectors, weights: State) -> Arrays:
+    """What each image adds to its item's vector before that is cut to length 1: constant once training is over."""
+    matrix, mean = weights["tower.image.weight"].cpu().numpy(), weights["tower.image_mean"].cpu().numpy()
+    rows = np.flatnonzero(images.vectors.any(axis=1))  # the table's items are the vocabulary's, in its order
+    parts = (images.vectors[rows].astype(np.float32) - mean) @ matrix.T  # (n, d)
+    return {"rows": rows, "parts": parts}
+
+
+def _check_same(kind: str, of_start: str, given: str) -> None:
+    if given != of_start:
         raise UnusableModel(
-            f"The model to go on from reads the text vectors {start.text_encoder_version or 'of none'}, the training "
-            f"has {version or 'none'}: choose the same text encoder, or train anew."
+            f"The model to go on from reads the {kind} vectors {of_start or 'of none'}, the training has "
+            f"{given or 'none'}: give the same {kind}s and encoder, or train anew."
         )

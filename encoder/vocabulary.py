@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -69,15 +70,23 @@ class Vocabulary:
 
     def item_attribute_rows(self, owners: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """(n, a) rows of the tokens of each owner that are known, padded with 0."""
-        return _padded(owners, self.item_attributes)
+        return _padded(owners, self._item_attribute_row)
 
     def user_attribute_rows(self, owners: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """(n, a) rows of the tokens of each owner that are known, padded with 0."""
-        return _padded(owners, self.user_attributes)
+        return _padded(owners, self._user_attribute_row)
+
+    @cached_property
+    def _item_attribute_row(self) -> dict[str, int]:
+        return _rows(self.item_attributes)
+
+    @cached_property
+    def _user_attribute_row(self) -> dict[str, int]:
+        return _rows(self.user_attributes)
 
     def type_rows(self, names: Sequence[str]) -> NDArray[np.int64]:
         """(n,) rows of event types; 0 for one that training never saw."""
-        row_of = {name: row for row, name in enumerate(self.types, 1)}
+        row_of = _rows(self.types)
         return np.array([row_of.get(name, UNKNOWN_TYPE) for name in names], np.int64)
 
 
@@ -98,8 +107,11 @@ def _appended(known: list[str], words: Iterable[str], most: int) -> list[str]:
     return list(dict.fromkeys([*known, *words]))[: max(most, len(known))]
 
 
-def _padded(owners: Sequence[Sequence[str]], words: list[str]) -> NDArray[np.int64]:
-    row_of = {word: row for row, word in enumerate(words, 1)}
+def _rows(words: Sequence[str]) -> dict[str, int]:
+    return {word: row for row, word in enumerate(words, 1)}
+
+
+def _padded(owners: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> NDArray[np.int64]:
     found = [[row_of[t] for t in tokens[:ATTRIBUTES_PER_OWNER_MAX] if t in row_of] for tokens in owners]
     rows = np.full((len(found), max(map(len, found), default=0) or 1), NO_ATTRIBUTE, np.int64)
     for owner, known in enumerate(found):

@@ -6,6 +6,7 @@ then the defaults below.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self
@@ -91,6 +92,12 @@ class Settings(BaseSettings):
         None, description="Static group membership id; a restart within the session then moves no partition."
     )
     batch_events_max: int = Field(2000, ge=1, le=100_000, description="Most events in one transaction.")
+    freshness_target_ms: int = Field(
+        500,
+        ge=0,
+        le=600_000,
+        description="Event sent to list committed: batches follow it, and what would miss it is shed; 0 = no target.",
+    )
     linger_ms: int = Field(20, ge=0, le=1000, description="Wait for more events when a batch is not full.")
     session_timeout_ms: int = Field(10_000, ge=6000, description="A silent worker loses its partitions after this.")
     heartbeat_interval_ms: int = Field(1000, ge=100, description="Pause between two heartbeats.")
@@ -148,7 +155,29 @@ class Settings(BaseSettings):
     neighbours: int = Field(10, ge=1, le=100, description="Neighbours in each list.")
     list_items: int = Field(20, ge=1, le=200, description="Items in each list.")
     neighbour_candidates: int = Field(50, ge=1, le=1000, description="Neighbours whose recent items are candidates.")
-    trend_half_life_hours: float = Field(24.0, gt=0, le=876_000, description="Hours after which popularity halves.")
+    reverse_refreshes_per_s: float = Field(
+        100.0,
+        ge=0,
+        le=100_000,
+        description="Lists a second, by worker, refreshed because a neighbour came near or went; 0 = none.",
+    )
+    trend_half_lives_hours: tuple[Annotated[float, Field(gt=0, le=876_000)], ...] = Field(
+        (12.0, 96.0, 2160.0),
+        min_length=2,
+        max_length=4,
+        description="Hours after which popularity halves, one trend each, ascending.",
+    )
+    candidates: int = Field(30, ge=1, le=500, description="Items that each source proposes.")
+    rules: Path | None = Field(None, description="TOML file of business rules, read again when it changes.")
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="How much items of a list must differ; 0 = by score only, 1 = by difference only."
+    )
+    diversity_by: Literal["mmr", "dpp"] = Field(
+        "mmr", description="mmr: unlike the most similar one in the list; dpp: unlike all of them together."
+    )
+    calibration: float = Field(
+        0.0, ge=0, le=1, description="How much a list must have the categories of the user's recent items; 0 = not."
+    )
     repeats: bool = Field(False, description="Recommend items that the user has seen or bought.")
 
     @field_validator("type_weights", mode="after")
@@ -172,6 +201,13 @@ class Settings(BaseSettings):
                 f"neighbours may be neighbour_candidates at most, got {self.neighbours} and {self.neighbour_candidates}"
             )
         return self
+
+    @field_validator("trend_half_lives_hours", mode="after")
+    @classmethod
+    def _ascending(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(given)):
+            raise ValueError(f"expected ascending half-lives, got {list(given)}")
+        return given
 
     @field_validator("data_dir", mode="after")
     @classmethod

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -390,9 +390,9 @@ async def _feed(
 
 
 async def _drain(events: int, observer: KafkaObserver, worker: DemoWorker, stop: asyncio.Event) -> None:
-    """Waits until the worker is done with so many records, as long as it gets on."""
-    while (handled := _handled(observer)) < events and not stop.is_set():
-        await _until(partial(_has_moved, observer, handled), worker, stop, STALL_S_MAX)
+    """Waits until the worker is done with so many records and owes nobody a list, as long as it gets on."""
+    while ((done := _done(observer)).records < events or done.owed) and not stop.is_set():
+        await _until(partial(_has_moved, observer, done), worker, stop, STALL_S_MAX)
 
 
 async def _until(reached: Callable[[], bool], worker: DemoWorker, stop: asyncio.Event, limit_s: float | None) -> None:
@@ -415,14 +415,23 @@ def _is_running(observer: KafkaObserver) -> bool:
     return len(partitions) == PARTITIONS and all(p.state == "running" for p in partitions)
 
 
-def _handled(observer: KafkaObserver) -> int:
-    """Records that the worker is done with: counted, known as duplicates, or dead letters."""
-    totals = [worker.totals for worker in _workers(observer)]
-    return sum(t.events + t.duplicates + sum(t.dead_letters.values()) for t in totals)
+class _Done(NamedTuple):
+    """How far the worker is."""
+
+    records: int
+    """Counted, known as duplicates, or dead letters."""
+    owed: int
+    """Users who wait for a list that was shed."""
 
 
-def _has_moved(observer: KafkaObserver, handled: int) -> bool:
-    return _handled(observer) > handled
+def _done(observer: KafkaObserver) -> _Done:
+    workers = _workers(observer)
+    records = sum(t.events + t.duplicates + sum(t.dead_letters.values()) for t in (worker.totals for worker in workers))
+    return _Done(records, sum(partition.owed for worker in workers for partition in worker.partitions))
+
+
+def _has_moved(observer: KafkaObserver, before: _Done) -> bool:
+    return _done(observer) != before
 
 
 async def _summary(settings: Settings, observer: KafkaObserver, seconds: float) -> DemoSummary:

@@ -28,6 +28,53 @@ DEFINITIONS = (
     MetricDefinition("nearstream_duplicates_total", "counter", (), "Events whose event_id was seen before; no effect."),
     MetricDefinition("nearstream_dead_letters_total", "counter", ("reason",), "Records sent to the dead letters."),
     MetricDefinition("nearstream_lists_total", "counter", (), "Refreshed lists published."),
+    MetricDefinition(
+        "nearstream_lists_by_cause_total",
+        "counter",
+        ("cause",),
+        "Lists published, by cause: event, neighbour, or owed for an event whose list was shed.",
+    ),
+    MetricDefinition(
+        "nearstream_lists_coalesced_total",
+        "counter",
+        (),
+        "Refreshes answered by another list of the same user: of earlier events, and of debts.",
+    ),
+    MetricDefinition(
+        "nearstream_lists_shed_total", "counter", ("kind",), "Lists put off under overload: of views, of clicks."
+    ),
+    MetricDefinition("nearstream_owed_users", "gauge", ("partition",), "Users who wait for a list that was shed."),
+    MetricDefinition(
+        "nearstream_shedding_level",
+        "gauge",
+        ("partition",),
+        "What gets no list now: 0 nothing, 1 reverse refreshes, 2 views too, 3 clicks too.",
+    ),
+    MetricDefinition("nearstream_batch_limit_events", "gauge", ("partition",), "Most events of the next batch."),
+    MetricDefinition(
+        "nearstream_reverse_waiting_users", "gauge", (), "Users whose refresh because of a neighbour waits."
+    ),
+    MetricDefinition(
+        "nearstream_reverse_dropped_users",
+        "gauge",
+        (),
+        "Refreshes because of a neighbour that found no room, since start.",
+    ),
+    MetricDefinition(
+        "nearstream_lessons_total", "counter", (), "Events that judged the list of before and, unless frozen, taught."
+    ),
+    MetricDefinition(
+        "nearstream_list_ndcg", "gauge", (), "NDCG@10 of the lists, a mean of late lessons; NaN before the first."
+    ),
+    MetricDefinition(
+        "nearstream_list_hit_rate", "gauge", (), "HR@10 of the lists, a mean of late lessons; NaN before the first."
+    ),
+    MetricDefinition(
+        "nearstream_source_weight",
+        "gauge",
+        ("source", "part"),
+        "What a source counts for all users alike: part a of its worth, l of the logarithm.",
+    ),
     MetricDefinition("nearstream_batches_total", "counter", (), "Transactions committed."),
     MetricDefinition(
         "nearstream_session_restarts_total", "counter", (), "Pipelines rebuilt from the log after an error."

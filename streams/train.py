@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,16 +19,19 @@ from encoder.config import ModelConfig, TrainingConfig
 from encoder.dataset import EventTable, Split, hold_out_last, leave_one_out, timeline
 from encoder.encode import catalogue_vectors
 from encoder.errors import EncoderError
+from encoder.item_images import ImageVectors, image_vectors
 from encoder.tensorboard import TensorBoardLog
 from encoder.text_cache import CachedTextEncoder
 from encoder.text_encoders import open_text_encoder
 from encoder.train import Progress, Validation
+from encoder.trained import can_start
 from encoder.training_folder import TextVectors, Training, start_training
 from streams.core.errors import UsageError
 
 Protocol = Literal["latest", "loo", "timeline"]
 NO_TEXTS = "none"
 TEXT_CACHE = "text-cache"
+IMAGE_CACHE = "images"
 DIGEST_DIGITS = 12
 
 SPLITS: dict[Protocol, Callable[[EventTable], Split]] = {
@@ -52,6 +56,8 @@ class TrainPlan:
     """Go on with the training that was stopped in `out`: the same data, and its settings instead of those here."""
     int8: bool = False
     tensorboard: Path | None = None
+    images: Path | None = None
+    """Folder of the items' images, named by item id."""
 
 
 class TrainSummary(msgspec.Struct, frozen=True):
@@ -78,6 +84,8 @@ class Listeners:
     on_texts: Callable[[int, int], None] = lambda _done, _total: None
     on_progress: Callable[[Progress], None] = lambda _: None
     on_validated: Callable[[Validation], None] = lambda _: None
+    on_images: Callable[[int, int], None] = lambda _done, _total: None
+    on_bad_image: Callable[[str], None] = lambda _: None
 
 
 def known_items(plan: TrainPlan) -> list[str]:
@@ -111,8 +119,8 @@ def train_model(
     Args:
         plan: what is wanted.
         table: built on `known_items(plan)`.
-        text_cache: folder in which text vectors are kept.
-        listeners: told of stages, texts, batches and validations.
+        text_cache: folder in which text vectors are kept, and those of images in a folder below.
+        listeners: told of stages, texts, images, batches and validations.
         source: what the data are, for the folder's manifest.
 
     Raises:
@@ -173,13 +181,21 @@ def _prepare(
         model, config = stopped.model, stopped.training or config
     elif start is not None:
         model = replace(start.model, rates=start.model.rates or plan.config.objective == "rating")
-    model = replace(model, content_dim=0 if texts is None else texts.vectors.shape[1])
+    images = None if plan.images is None else _images(plan.images, table, text_cache / IMAGE_CACHE, config, listeners)
+    model = replace(
+        model,
+        content_dim=0 if texts is None else texts.vectors.shape[1],
+        image_dim=0 if images is None else images.vectors.shape[1],
+        starts=model.starts or (stopped is None and can_start(model, config, table)),
+    )
     resume = load_resume(plan.out) if plan.resume else None
     if plan.resume and not resume:
         raise UsageError(f"{plan.out} holds a finished model and no training to go on with; use --from {plan.out}.")
     listeners.on_stage("preparing")
     split = SPLITS[plan.protocol](table)
-    training = start_training(table, split, model, config, texts=texts, data=data, start=earlier, resume=resume)
+    training = start_training(
+        table, split, model, config, texts=texts, images=images, data=data, start=earlier, resume=resume
+    )
     return training, len(table.item_ids) - (0 if start is None else len(start.vocabulary.items))
 
 
@@ -220,6 +236,18 @@ def read_model(folder: Path) -> SavedModel:
         return load_model(folder)
     except EncoderError as error:
         raise UsageError(str(error)) from error
+
+
+def _images(folder: Path, table: EventTable, cache: Path, config: TrainingConfig, listeners: Listeners) -> ImageVectors:
+    """The vectors of the items' images. Raises UsageError: a package is missing."""
+    listeners.on_stage("reading images")
+    try:
+        encoder = import_module("encoder.image").ImageEncoder(device=config.device)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"Images need {error.name}, which is not installed: install nearstream[images].") from error
+    return image_vectors(
+        encoder, folder, table.item_ids, cache, on_progress=listeners.on_images, on_bad=listeners.on_bad_image
+    )
 
 
 def _text_encoder(plan: TrainPlan, earlier: SavedModel | None) -> str:

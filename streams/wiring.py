@@ -21,10 +21,11 @@ from streams.core.errors import ModelUnusable, UsageError
 from streams.core.events import EVENT_TYPES
 from streams.core.profile import ProfileLayout, ProfileStore
 from streams.core.updater import ProfileUpdater
-from streams.recommend.engine import Engine, Model
+from streams.recommend.engine import LESSONS_MAX, Engine, Model
 from streams.recommend.ranker import Ranker
 from streams.recommend.request import RankerConfig
-from streams.recommend.trend import Trend
+from streams.recommend.rerank import RerankConfig, Reranker
+from streams.recommend.views import Views
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -91,7 +92,13 @@ def model_folder(settings: Settings) -> ModelFolder | None:
     return ModelFolder(model) if is_folder else None
 
 
-def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ranking: bool = True) -> Engine:
+def build_engine(
+    settings: Settings,
+    *,
+    model: ProfileEncoder | None = None,
+    ranking: bool = True,
+    lessons_max: int | None = LESSONS_MAX,
+) -> Engine:
     """The engine that the settings describe, without history, ready for its first event.
 
     Loads the text encoder and compiles kernels: about a second, or ten where nothing was compiled before. A model
@@ -111,16 +118,21 @@ def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ran
     profiles = served.profiles
     store = ProfileStore(ProfileLayout(profiles.state_width, settings.recent_items, settings.event_id_window))
     catalogue = Catalogue(served.items)
-    trend = Trend(settings.trend_half_life_hours * SECONDS_PER_HOUR)
+    views = Views([hours * SECONDS_PER_HOUR for hours in settings.trend_half_lives_hours])
     updater = ProfileUpdater(store, catalogue, profiles, settings.type_weights, settings.excluded_items_max)
     ranker = Ranker(
         store,
         catalogue,
-        trend,
+        views,
         RankerConfig(
             list_items=settings.list_items,
             repeats=settings.repeats,
+            candidates=settings.candidates,
             type_weights=tuple(settings.type_weights[kind] for kind in EVENT_TYPES),
+        ),
+        Reranker(
+            catalogue,
+            RerankConfig(settings.list_items, settings.diversity, settings.diversity_by, settings.calibration),
         ),
     )
     engine = Engine(
@@ -129,9 +141,10 @@ def build_engine(settings: Settings, *, model: ProfileEncoder | None = None, ran
         updater=updater,
         encoder=profiles,
         index=served.index,
-        trend=trend,
+        views=views,
         ranker=ranker if ranking else None,
         neighbour_candidates=settings.neighbour_candidates if ranking else 0,
+        lessons_max=lessons_max,
     )
     engine.fallback = fallback
     engine.warm_up()

@@ -22,11 +22,12 @@ from streams.core.updater import ProfileUpdater
 from streams.recommend.engine import Engine
 from streams.recommend.ranker import Ranker
 from streams.recommend.request import RankerConfig
-from streams.recommend.trend import Trend
+from streams.recommend.views import Views
 
 DIM = 4
 START_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
+HALF_LIVES_S = (3600.0, 86_400.0)
 
 
 class FakeItems:
@@ -162,7 +163,7 @@ class World:
     encoder: FakeProfiles
     updater: ProfileUpdater
     index: FakeIndex
-    trend: Trend
+    views: Views
     engine: Engine
 
     def feed(self, events: Sequence[Event], first_offset: int = 0, partition: int = 0) -> None:
@@ -183,8 +184,8 @@ class World:
         return [self.catalogue.item_ids[item] for item in self.store.excluded.get(self.store.slot_of[user_id], ())]
 
     def popularity(self) -> dict[str, float]:
-        """Trend of each item that has any, right at the start time."""
-        scores = self.trend.scores(START_MS / 1000, np.arange(len(self.catalogue), dtype=np.int32))
+        """The shortest trend of each item that has any, right at the start time."""
+        scores = self.views.trends[0].scores(START_MS / 1000, np.arange(len(self.catalogue), dtype=np.int32))
         return {item: float(score) for item, score in zip(self.catalogue.item_ids, scores, strict=True) if score > 0}
 
 
@@ -196,15 +197,16 @@ def world(
     neighbour_candidates: int = 3,
     *,
     ranking: bool = True,
+    lessons_max: int | None = None,
 ) -> World:
     """An engine without history."""
     layout = ProfileLayout(DIM, recent_items, event_id_window)
     store, items, encoder, index = ProfileStore(layout), FakeItems(), FakeProfiles(model), FakeIndex()
-    catalogue, trend = Catalogue(items), Trend(3600.0)
+    catalogue, views = Catalogue(items), Views(HALF_LIVES_S)
     updater = ProfileUpdater(store, catalogue, encoder, DEFAULT_TYPE_WEIGHTS, excluded_items_max)
-    ranker = Ranker(store, catalogue, trend, RankerConfig(list_items=5)) if ranking else None
-    engine = Engine(store, catalogue, updater, encoder, index, trend, ranker, neighbour_candidates)
-    return World(layout, store, items, catalogue, encoder, updater, index, trend, engine)
+    ranker = Ranker(store, catalogue, views, RankerConfig(list_items=5)) if ranking else None
+    engine = Engine(store, catalogue, updater, encoder, index, views, ranker, neighbour_candidates, lessons_max)
+    return World(layout, store, items, catalogue, encoder, updater, index, views, engine)
 
 
 # the annotations are the point: mypy refuses a fake that has drifted from its port
@@ -236,7 +238,7 @@ def row_of(columns: ProfileColumns, row: int) -> dict[str, Any]:
 
 
 def contents(built: World) -> dict[str, Any]:
-    """Everything that is stored of profiles, index and trend, by text ids, ready to be compared."""
+    """What is stored of profiles, index and trend, by text ids, ready to be compared; the rest is in `learned`."""
     item_ids = built.catalogue.item_ids
     profiles = built.store.take(np.arange(len(built.store), dtype=np.int32))
     rows = {}
@@ -249,6 +251,11 @@ def contents(built: World) -> dict[str, Any]:
         rows[user_id] = row
     indexed = {built.store.user_ids[slot]: vector.tobytes() for slot, vector in built.index.stored.items()}
     return {"profiles": rows, "index": indexed, "trend": built.popularity(), "epoch": built.engine.epoch}
+
+
+def learned(built: World) -> dict[str, Any]:
+    """Every array of the views and the weights, by slots, as plain Python values."""
+    return {name: array.tolist() for name, array in built.engine.currents().views.items()}
 
 
 class Record(NamedTuple):

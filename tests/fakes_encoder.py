@@ -45,6 +45,8 @@ def random_weights(config: ModelConfig, vocabulary: Vocabulary, seed: int = 0) -
             shapes |= {f"blocks.{block}.{layer}.weight": shape, f"blocks.{block}.{layer}.bias": shape[:1]}
         for norm in ("mix_norm", "feed_norm"):
             shapes |= {f"blocks.{block}.{norm}.weight": (d,), f"blocks.{block}.{norm}.bias": (d,)}
+    if config.image_dim:
+        shapes |= {"tower.image.weight": (d, config.image_dim), "tower.image_mean": (config.image_dim,)}
     weights = {name: rng.normal(0.0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     for name in weights:
         if name.endswith("norm.weight"):

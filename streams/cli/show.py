@@ -12,7 +12,18 @@ from streams.cli.options import json_option, kafka_options
 from streams.cli.tail import profile_fields
 from streams.config import Settings, load_settings
 from streams.core.errors import UsageError
-from streams.core.recommendations import BecauseOf, Reason, Recommendation, SimilarUsers
+from streams.core.recommendations import (
+    Again,
+    BecauseOf,
+    PopularAmong,
+    PopularIn,
+    Reason,
+    Recommendation,
+    Rising,
+    SimilarUsers,
+    TogetherWith,
+    Trending,
+)
 from streams.kafka.changelog import decode_profile
 from streams.kafka.codec import decode_recommendation
 from streams.kafka.records import read_newest
@@ -53,14 +64,26 @@ async def _read(settings: Settings, user: str) -> tuple[bytes | None, bytes | No
 def _print_list(list_: Recommendation) -> None:
     click.echo("nearest  " + ", ".join(f"{n.user_id} ({n.similarity:.3f})" for n in list_.neighbours))
     for place, item in enumerate(list_.items, 1):
-        click.echo(f"{place:3}. {item.item_id}  {item.score:.3f}  {'; '.join(map(_sentence, item.reasons))}")
+        click.echo(f"{place:3}. {item.item_id}  {item.score:.3f}  {'; '.join(map(reason_sentence, item.reasons))}")
 
 
-def _sentence(reason: Reason) -> str:
+def reason_sentence(reason: Reason) -> str:
+    """A reason in words, its share first."""
     match reason:
         case SimilarUsers():
-            return f"{reason.share:.0%} similar users ({', '.join(reason.users)})"
+            words = f"similar users ({', '.join(reason.users)})"
         case BecauseOf():
-            return f"{reason.share:.0%} because of {reason.item_id}"
-        case _:
-            return f"{reason.share:.0%} trending"
+            words = f"because of {reason.item_id}"
+        case TogetherWith():
+            words = f"often together with {reason.item_id}"
+        case PopularIn():
+            words = f"popular in {reason.category}"
+        case PopularAmong():
+            words = f"popular among {reason.group}"
+        case Again():
+            words = "had before"
+        case Rising():
+            words = "rising"
+        case Trending():
+            words = "trending"
+    return f"{reason.share:.0%} {words}"

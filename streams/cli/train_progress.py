@@ -57,6 +57,10 @@ class TrainProgress:
         """Texts encoded so far."""
         self._show(done, total, f"{done:,} of {total:,} texts")
 
+    def images(self, done: int, total: int) -> None:
+        """Images encoded so far."""
+        self._show(done, total, f"{done:,} of {total:,} images")
+
     def step(self, now: Step) -> None:
         """A batch was learned."""
         best = "" if math.isnan(now.best) else f", best {abs(now.best):.4f}"
@@ -71,9 +75,12 @@ class TrainProgress:
         figures = ", ".join(
             f"{name} {seen.metrics[name]:.4f}" for name in ("hr@10", "ndcg@10", "rmse") if name in seen.metrics
         )
-        line = f"epoch {seen.epoch}: loss {seen.loss:.3f}, {figures}{' *' if seen.is_best else ''}"
+        self.say(f"epoch {seen.epoch}: loss {seen.loss:.3f}, {figures}{' *' if seen.is_best else ''}")
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
         if self._console is not None:
-            self._console.print(line)
+            self._console.print(line, markup=False)
         else:
             click.echo(line, err=True)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from streams.core.item_facts import ItemFacts, grown
 from streams.core.profile import GROWTH, ROWS_MIN
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from streams.core.events import Item
     from streams.core.ports import Floats, ItemEncoder, Slots
-
-T = TypeVar("T", bound=np.generic)
 
 
 class Words(NamedTuple):
@@ -54,6 +53,7 @@ class Catalogue:
         self._available = np.zeros(ROWS_MIN, np.bool_)
         self._revisions = np.zeros(ROWS_MIN, np.int32)
         self._words: list[Words] = []
+        self.facts = ItemFacts()
         self.item_ids: list[str] = []
         self.slot_of: dict[str, int] = {}
 
@@ -140,6 +140,7 @@ class Catalogue:
         self._described[slots] = [bool(text) for text in descriptions]
         self._available[slots] = [item.available for item in items]
         self._revisions[slots] += 1
+        self.facts.put(slots, items, attributes)
         for slot, description, known_attributes in zip(slots.tolist(), descriptions, attributes, strict=True):
             self._words[slot] = Words(description, known_attributes)
 
@@ -154,19 +155,14 @@ class Catalogue:
         first, end = len(self), len(self) + len(item_ids)
         if end > len(self._vectors):
             rows = max(end, int(len(self._vectors) * GROWTH))
-            self._vectors = _grown(self._vectors, rows)
-            self._described = _grown(self._described, rows)
-            self._available = _grown(self._available, rows)
-            self._revisions = _grown(self._revisions, rows)
+            self._vectors = grown(self._vectors, rows, 0)
+            self._described = grown(self._described, rows, 0)
+            self._available = grown(self._available, rows, 0)
+            self._revisions = grown(self._revisions, rows, 0)
         self._vectors[first:end] = vectors
         self._available[first:end] = True
         self._revisions[first:end] = 1
         self._words.extend(repeat(NO_WORDS, len(item_ids)))
+        self.facts.extend(len(item_ids))
         self.slot_of.update(zip(item_ids, range(first, end), strict=True))
         self.item_ids.extend(item_ids)
-
-
-def _grown(column: NDArray[T], rows: int) -> NDArray[T]:
-    larger = np.zeros((rows, *column.shape[1:]), column.dtype)
-    larger[: len(column)] = column
-    return larger

@@ -40,15 +40,20 @@ class Histories(NamedTuple):
 
 
 def encoded_histories(
-    histories: Histories, encoder: ProfileEncoder, item_vectors: Floats, type_weights: Floats
+    histories: Histories,
+    encoder: ProfileEncoder,
+    item_vectors: Floats,
+    type_weights: Floats,
+    starts: Floats | None = None,
 ) -> Floats:
-    """The states (u, S) of users who did this and nothing else. Each is a function of its own history alone.
+    """The states (u, S) of users who did this and nothing else. Each is a function of its own history and start alone.
 
     Args:
         histories: of u users; every item has a row in `item_vectors`.
         encoder: the model.
         item_vectors: (i, d) by catalogue slot, of the same model.
         type_weights: (codes,) how far an event of each type code moves a profile.
+        starts: (u, S) states before the first event, of the same model; zeros when left out.
     """
     places = np.arange(histories.items.shape[1]) < histories.counts[:, None]
     rows, _ = np.nonzero(places)
@@ -56,7 +61,8 @@ def encoded_histories(
     gaps_s = np.zeros(times_s.shape, np.float32)
     latest_s = np.maximum.accumulate(np.where(places, times_s, 0), axis=1)
     gaps_s[:, 1:] = np.maximum(0, times_s[:, 1:] - latest_s[:, :-1])
-    states = np.zeros((len(histories.counts), encoder.state_width), np.float32)
+    shape = (len(histories.counts), encoder.state_width)
+    states = np.zeros(shape, np.float32) if starts is None else np.array(starts, np.float32).reshape(shape)
     encoder.step(
         states,
         EncoderEvents(

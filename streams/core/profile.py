@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.core.user_facts import UserFacts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -123,6 +125,8 @@ class ProfileStore:
         self.slot_of: dict[str, int] = {}
         self.excluded: dict[int, tuple[int, ...]] = {}
         """Items never recommended again (bought or disliked) by user slot, oldest first; absent when none."""
+        self.facts = UserFacts()
+        """What people say of themselves: also of those who have no profile yet, and kept when a profile goes."""
 
     def __len__(self) -> int:
         return len(self.user_ids)

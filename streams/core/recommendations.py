@@ -52,13 +52,47 @@ class BecauseOf(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="be
     share: float
 
 
+class TogetherWith(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="together-with"):
+    """People had the item shortly before or after `item_id`, which the user had."""
+
+    item_id: str
+    share: float
+
+
+class PopularIn(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="popular-in"):
+    """Many people have the item in `category`, which the user's last items are of."""
+
+    category: str
+    share: float
+
+
+class PopularAmong(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="popular-among"):
+    """Popular among people of the same group, such as `occupation:student`."""
+
+    group: str
+    share: float
+
+
+class Again(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="again"):
+    """The user had the item lately."""
+
+    share: float
+
+
+class Rising(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="rising"):
+    """Many more people have the item of late than ever before."""
+
+    share: float
+
+
 class Trending(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="trending"):
     """Many people have the item right now."""
 
     share: float
 
 
-Reason = SimilarUsers | BecauseOf | Trending
+Reason = SimilarUsers | BecauseOf | TogetherWith | PopularIn | PopularAmong | Again | Rising | Trending
+"""A reader takes `share` of a kind that it does not know: later versions may add kinds, and each has one."""
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, gc=False):

@@ -24,7 +24,11 @@ IndexTrigger = Literal[
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
-    """One input partition as its owner sees it. `lag_s` is the age of the next unprocessed record, 0 when none."""
+    """One input partition as its owner sees it. `lag_s` is the age of the next unprocessed record, 0 when none.
+
+    `owed` users wait for a list that was shed; `shedding` is the `streams.core.shedding.Shedding` of the last batch,
+    `batch_events` the most events of the next one. Old records have none of the three.
+    """
 
     partition: int
     state: PartitionState
@@ -33,6 +37,9 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     lag: int
     lag_s: float
     error: str | None = None
+    owed: int = 0
+    shedding: int = 0
+    batch_events: int = 0
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -43,7 +50,11 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class WorkerTotals(msgspec.Struct, frozen=True):
-    """Counts, and freshness in ms, since the worker started."""
+    """Counts, and freshness in ms, since the worker started.
+
+    `lists_by_cause` counts late lists of events as `owed`. `shed` counts lists by what their users did, and as
+    `neighbour` those whose turn never came. `coalesced` refreshes were answered by another list of the same user.
+    """
 
     events: int
     lists: int
@@ -53,6 +64,10 @@ class WorkerTotals(msgspec.Struct, frozen=True):
     restarts: int
     events_by_type: dict[str, int] = {}
     freshness_ms: Quantiles = Quantiles(None, None)
+    lists_by_cause: dict[str, int] = {}
+    shed: dict[str, int] = {}
+    coalesced: int = 0
+    owed_overflows: int = 0
 
 
 class IndexWarning(msgspec.Struct, frozen=True):
@@ -114,10 +129,22 @@ class ModelStatus(msgspec.Struct, frozen=True):
     pause_ms: float | None
 
 
+class ListQuality(msgspec.Struct, frozen=True):
+    """How well a worker's lists foretold what came, of late: NDCG@10 and HR@10, means in which one of `lessons` counts
+    half after a thousand more. The sources' weights come from `weights_lessons`; while `frozen`, lessons only judge.
+    """
+
+    ndcg: float
+    hit_rate: float
+    lessons: int
+    weights_lessons: int
+    frozen: bool
+
+
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker. Times are epoch ms; `freshness_ms` runs from the event's record timestamp to its committed list;
     `stages_ms` is the mean time per batch of each stage over the last ten seconds. Old records have no `index`;
-    `folder` is None where the settings name a built-in model."""
+    `folder` is None where the settings name a built-in model, `quality` before the first lesson."""
 
     worker: str
     group: str
@@ -139,3 +166,4 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     message: str | None = None
     index: IndexStatus | None = None
     folder: ModelStatus | None = None
+    quality: ListQuality | None = None

@@ -17,6 +17,7 @@ from xxhash import xxh3_64_intdigest
 from streams.core.events import EVENT_TYPES, EventType
 from streams.core.histories import Histories, encoded_histories
 from streams.core.ports import EncoderEvents, Floats, ProfileEncoder, Slots
+from streams.core.user_facts import start_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +183,7 @@ class ProfileUpdater:
         batch = self._columns_of(events, offsets)
         slots = self._store.slots(batch.users)
         columns = self._store.take(slots)
+        self.begin(batch.users, columns)
         columns.last_offset[columns.partition != partition] = -1  # offsets of another partition say nothing here
         verdicts = np.zeros(len(batch), np.uint8)
         gaps_s = np.zeros(len(batch), np.float32)
@@ -243,10 +245,24 @@ class ProfileUpdater:
         """How far an event of each type code moves a profile."""
         return self._type_weights[types]
 
-    def reencode(self, columns: ProfileColumns) -> None:
-        """Rebuilds encoder states from the recent items, as the model now in service sees them."""
+    def begin(self, users: Sequence[str], columns: ProfileColumns) -> None:
+        """Gives those of the users who have no event yet the state that their attributes say.
+
+        Whose attributes come later keeps the state until it is rebuilt by `reencode`.
+        """
+        if not len(self._store.facts):
+            return
+        new = np.flatnonzero(columns.events == 0)
+        columns.state[new] = start_states(self._encoder, self._store.facts.tokens([users[row] for row in new.tolist()]))
+
+    def reencode(self, users: Sequence[str], columns: ProfileColumns) -> None:
+        """Rebuilds encoder states from attributes and recent items, as the model now in service sees them."""
         columns.state = encoded_histories(
-            Histories.of(columns), self._encoder, self._catalogue.vectors, self._type_weights
+            Histories.of(columns),
+            self._encoder,
+            self._catalogue.vectors,
+            self._type_weights,
+            start_states(self._encoder, self._store.facts.tokens(users)),
         )
 
     def _columns_of(self, events: Sequence[Event], offsets: NDArray[np.int64]) -> EventColumns:

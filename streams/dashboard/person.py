@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from streams.core.recommendations import BecauseOf, Reason, Recommendation, SimilarUsers
+from streams.core.recommendations import (
+    Again,
+    BecauseOf,
+    PopularAmong,
+    PopularIn,
+    Reason,
+    Recommendation,
+    Rising,
+    SimilarUsers,
+    TogetherWith,
+    Trending,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +28,11 @@ if TYPE_CHECKING:
 
 PersonState = Literal["found", "searching", "unknown", "gone", "unreadable"]
 NAMED_USERS_MAX = 2
+PLAIN_SENTENCES: dict[type[Again | Rising | Trending], str] = {
+    Again: "This user had it lately and may want it again.",
+    Rising: "Many more people have it lately than before.",
+    Trending: "Many people have it right now.",
+}
 
 
 class SentEvent(msgspec.Struct, frozen=True):
@@ -127,11 +143,19 @@ def event_view(record: SeenRecord, title_of: Titles) -> EventView:
 
 def reason_sentence(reason: Reason, title_of: Titles) -> str:
     """The reason as a person would say it."""
-    if isinstance(reason, SimilarUsers):
-        return _similar_users_sentence(reason.users)
-    if isinstance(reason, BecauseOf):
-        return f"Resembles “{title_of(reason.item_id) or reason.item_id}”, which this user had."
-    return "Many people have it right now."
+    match reason:
+        case SimilarUsers():
+            return _similar_users_sentence(reason.users)
+        case BecauseOf():
+            return f"Resembles “{title_of(reason.item_id) or reason.item_id}”, which this user had."
+        case TogetherWith():
+            return f"Often goes together with “{title_of(reason.item_id) or reason.item_id}”, which this user had."
+        case PopularIn():
+            return f"Popular in “{reason.category}”, which this user looks at."
+        case PopularAmong():
+            return f"Popular among people with “{reason.group}”, as this user."
+        case _:
+            return PLAIN_SENTENCES[type(reason)]
 
 
 def _similar_users_sentence(users: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A worker's memory in a folder and back: profiles, their users, catalogue slots, trend, index.
+"""A worker's memory in a folder and back: profiles, their users, catalogue slots, views, weights, index.
 
 ```
 <data_dir>/snapshots/<cluster id>/<name of the profiles topic>/
@@ -10,17 +10,18 @@
 How a copy that takes seconds comes from memory that moves meanwhile:
 
 1. The changelog's offsets are taken first. Reading the topic from there on covers all that memory lacked then.
-2. The trend is copied next, then the profiles in slot order, a few thousand at a time, each piece in one job of the
-   compute thread, with its users' ids and excluded items; last the item ids. Between the jobs batches go on.
+2. The views and the weights of the sources are copied next, then the profiles in slot order, a few thousand at a
+   time, each piece in one job of the compute thread, with its users' ids and excluded items; last the item ids.
+   Between the jobs batches go on.
 3. So every profile in the copy is at least as new as the offsets. Restored, the records from the offsets on are read
    again in their order: one that is not newer than the profile is passed over; a tombstone, a return after it and a
    user who was new during the copy happen again as they did. The last record of each user decides, as it always does.
 4. A profile's recent items name catalogue slots. Slots only grow, and their names are copied last, so each has one.
-5. Only the trend is of the beginning: events that came in during the copy and are in it already are not counted
-   again by the replay. What the trend loses by a restart are the events of a second.
+5. Only views and weights are of the beginning: events that came in during the copy and are in it already are not
+   counted again by the replay. What they lose by a restart are the events of a second.
 6. The index is saved after the memory, and may thus be newer, or older after a kill between the two. Restored, it is
    made to hold what the profiles say, whatever it held: its graphs save time, its vectors are not believed.
-7. A user who was forgotten before the copy began is nowhere in it: slot emptied, id dropped, trend without names; and
+7. A user who was forgotten before the copy began is nowhere in it: slot emptied, id dropped, views without names; and
    the older copies are deleted by `write_snapshot`. Forgotten while it runs, a user may still be in it: that is why
    the next save is due (`streams.kafka.saver`).
 8. A copy is of one model. When another one comes into service meanwhile, the save is given up, and the one of before
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "worker"
 PART = "memory"
 PIECE_USERS = 4096
@@ -83,12 +84,35 @@ class SavedIndex(Protocol):
 
 
 class Beginning(msgspec.Struct, array_like=True, frozen=True, tag="beginning"):
-    """The first frame: what one moment's copy holds beside the profiles. Masses are little-endian float64."""
+    """The first frame: figures of the moment when the copy began."""
 
     users: int
     epoch: int
     stream_time_ms: int
-    masses: bytes
+
+
+class Column(msgspec.Struct, array_like=True, frozen=True, tag="column"):
+    """One array of `Currents.views`, little-endian, in C order."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    content: bytes
+
+    @classmethod
+    def of(cls, name: str, array: NDArray[np.generic]) -> Self:
+        """As it is written."""
+        laid = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        return cls(name, laid.dtype.str, array.shape, laid.tobytes())
+
+    def array(self) -> NDArray[np.generic]:
+        """As it was, to be written to.
+
+        Raises:
+            ValueError, TypeError: the content is not of this type and shape.
+        """
+        dtype = np.dtype(self.dtype)
+        return np.frombuffer(self.content, dtype).reshape(self.shape).astype(dtype.newbyteorder("="))
 
 
 class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
@@ -103,6 +127,9 @@ class Ending(msgspec.Struct, array_like=True, frozen=True, tag="ending"):
     """The last frame: the catalogue's item ids, in slot order."""
 
     item_ids: list[str]
+
+
+Frame = Beginning | Column | Piece | Ending
 
 
 class Saved(NamedTuple):
@@ -129,6 +156,7 @@ class _Moment(NamedTuple):
 
 class _Read(NamedTuple):
     beginning: Beginning
+    views: dict[str, NDArray[np.generic]]
     user_ids: list[str]
     columns: ProfileColumns
     excluded: dict[int, tuple[int, ...]]
@@ -146,7 +174,8 @@ class Facts:
     state_width: int
     recent_items: int
     event_id_window: int
-    trend_half_life_s: float
+    trend_half_lives_s: list[float]
+    sources: list[str]
     schema: int = SCHEMA
 
     @classmethod
@@ -161,18 +190,22 @@ class Facts:
             state_width=layout.state_width,
             recent_items=layout.recent_items,
             event_id_window=layout.event_id_window,
-            trend_half_life_s=engine.trend_half_life_s,
+            trend_half_lives_s=list(engine.trend_half_lives_s),
+            sources=list(engine.sources),
         )
 
     def differing(self, manifest: Manifest) -> list[str]:
-        """One phrase for each fact in which the snapshot is another."""
+        """One phrase for each fact in which the snapshot is another; of another schema only that."""
+        facts = self.as_extra()
+        if manifest.extra.get("schema") != self.schema:
+            facts = {"schema": self.schema}
         return [
             f"its {name} is {manifest.extra.get(name)!r}, this worker's {value!r}"
-            for name, value in self.as_extra().items()
+            for name, value in facts.items()
             if manifest.extra.get(name) != value
         ]
 
-    def as_extra(self) -> dict[str, str | int | float]:
+    def as_extra(self) -> dict[str, Any]:
         """For the manifest."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
@@ -213,10 +246,10 @@ def load_memory(folder: Path, manifest: Manifest, engine: Engine) -> None:
         SnapshotError: damaged, cut short or replaced meanwhile; the engine is as it was.
     """
     found = _read(open_part(folder / "memory", manifest, PART), engine.store.layout)
+    _check_views(found, engine)
     engine.catalogue.restore(found.item_ids)
     engine.store.restore(found.user_ids, found.columns, found.excluded)
-    masses = np.frombuffer(found.beginning.masses, "<f8").astype(np.float64)
-    engine.restore(Currents(found.beginning.epoch, found.beginning.stream_time_ms, masses))
+    engine.restore(Currents(found.beginning.epoch, found.beginning.stream_time_ms, found.views))
     empty = cast("SavedIndex", engine.index)
     try:
         engine.index = cast("VectorIndex", type(empty).load(folder / "index", empty.config))
@@ -269,15 +302,16 @@ def _item_ids(engine: Engine) -> list[str]:
 
 def _write(file: Path, engine: Engine, moment: _Moment, ask: Ask) -> int:
     layout = row_type(moment.layout)
-    masses = moment.currents.masses.astype("<f8").tobytes()
     with file.open("xb") as opened:
 
-        def put(frame: Beginning | Piece | Ending) -> None:
+        def put(frame: Frame) -> None:
             encoded = msgspec.msgpack.encode(frame)
             opened.write(_LENGTH.pack(len(encoded)))
             opened.write(encoded)
 
-        put(Beginning(moment.users, moment.currents.epoch, moment.currents.stream_time_ms, masses))
+        put(Beginning(moment.users, moment.currents.epoch, moment.currents.stream_time_ms))
+        for name, array in moment.currents.views.items():
+            put(Column.of(name, array))
         for first in range(0, moment.users, PIECE_USERS):
             user_ids, excluded, columns = ask(
                 _piece, engine, moment.facts.model, first, min(first + PIECE_USERS, moment.users)
@@ -290,10 +324,10 @@ def _write(file: Path, engine: Engine, moment: _Moment, ask: Ask) -> int:
         return opened.tell()
 
 
-_decode = msgspec.msgpack.Decoder(Beginning | Piece | Ending).decode
+_decode = msgspec.msgpack.Decoder(Frame).decode
 
 
-def _frames(file: Path) -> Iterator[Beginning | Piece | Ending]:
+def _frames(file: Path) -> Iterator[Frame]:
     with file.open("rb") as opened:
         while head := opened.read(_LENGTH.size):
             try:
@@ -306,6 +340,7 @@ def _frames(file: Path) -> Iterator[Beginning | Piece | Ending]:
 def _read(file: Path, layout: ProfileLayout) -> _Read:
     """All frames, each piece laid into the columns as it comes."""
     beginning, ending = None, None
+    views: dict[str, NDArray[np.generic]] = {}
     user_ids: list[str] = []
     excluded: dict[int, tuple[int, ...]] = {}
     columns = ProfileColumns.empty(0, layout)
@@ -314,6 +349,8 @@ def _read(file: Path, layout: ProfileLayout) -> _Read:
             case Beginning() if beginning is None:
                 beginning = frame
                 columns = ProfileColumns.empty(max(ROWS_MIN, int(frame.users * GROWTH)), layout)
+            case Column() if beginning is not None and frame.name not in views:
+                views[frame.name] = _array(frame, file)
             case Piece() if beginning is not None and len(user_ids) + len(frame.user_ids) <= beginning.users:
                 first = len(user_ids)
                 user_ids += frame.user_ids
@@ -323,11 +360,35 @@ def _read(file: Path, layout: ProfileLayout) -> _Read:
                 ending = frame
             case _:
                 raise SnapshotCorrupt(
-                    f"Expected one beginning, its pieces and one ending in {file}, got another order."
+                    f"Expected one beginning, its columns and pieces, and one ending in {file}, got another order."
                 )
     if beginning is None or ending is None or len(user_ids) != beginning.users:
         raise SnapshotCorrupt(f"Expected a beginning, all of its pieces and an ending in {file}; some are missing.")
-    return _Read(beginning, user_ids, columns, excluded, ending.item_ids)
+    return _Read(beginning, views, user_ids, columns, excluded, ending.item_ids)
+
+
+def _array(frame: Column, file: Path) -> NDArray[np.generic]:
+    try:
+        return frame.array()
+    except (ValueError, TypeError) as error:
+        raise SnapshotCorrupt(
+            f"Expected the column {frame.name!r} of {file} to be of {frame.dtype} and {frame.shape}: {error}"
+        ) from error
+
+
+def _check_views(found: _Read, engine: Engine) -> None:
+    """Raises SnapshotCorrupt unless the engine, which is without items, can take over the saved views."""
+    expected = engine.currents().views
+    if found.views.keys() != expected.keys():
+        raise SnapshotCorrupt(f"Expected the columns {sorted(expected)}, got {sorted(found.views)}.")
+    for name, empty in expected.items():
+        saved = found.views[name]
+        rows = empty.shape[0] or min((len(found.item_ids), *saved.shape[:1]))
+        if (saved.dtype, saved.shape) != (empty.dtype, (rows, *empty.shape[1:])):
+            raise SnapshotCorrupt(
+                f"Expected {empty.dtype} and rows of {empty.shape[1:]} of at most {len(found.item_ids)} items in the "
+                f"column {name!r}, got {saved.dtype} and {saved.shape}."
+            )
 
 
 def _lay(columns: ProfileColumns, where: slice, rows: NDArray[np.void]) -> None:

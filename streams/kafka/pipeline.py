@@ -19,8 +19,12 @@ from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from streams.core.errors import CorruptState, DeadLetterLimit, PartitionLost, UsageError
+from streams.core.shedding import SloBatcher
 from streams.core.status import PartitionStatus
 from streams.kafka.clients import client_options, close_producer, mark_seen, pace_metadata_updates
+from streams.kafka.commit_note import NOTHING_NOTED, CommitNote
+from streams.kafka.forgetting import read_tombstones
+from streams.kafka.late_lists import Plan
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -92,9 +96,12 @@ class PartitionPipeline:
         self.next_record_ms: int | None = None
         self.clean = False
         self._host = host
+        self._note = NOTHING_NOTED
+        self._owed = 0
+        self._batcher = SloBatcher(host.settings.freshness_target_ms / 1000, host.settings.batch_events_max)
         self._producer: AIOKafkaProducer | None = None
         self._looked_s = 0.0
-        self._applying: asyncio.Future[None] | None = None
+        self._applying: asyncio.Future[int] | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -118,6 +125,9 @@ class PartitionPipeline:
             lag=max(0, high_watermark - position),
             lag_s=0.0 if waiting_since_ms is None else round(max(0.0, now_s - waiting_since_ms / 1000), 3),
             error=self.error,
+            owed=self._owed,
+            shedding=int(self._batcher.shedding),
+            batch_events=self._batcher.batch_events,
         )
 
     def start(self) -> None:
@@ -134,6 +144,9 @@ class PartitionPipeline:
         """Gives the partition up: the changelog is followed from here on, the producer is closed in bounded time."""
         self.state = "stopped"
         self._host.changelog.release(self.partition.partition)
+        for part in (self._host.processor.late, self._host.processor.forgetting):
+            given_up = asyncio.ensure_future(self._host.compute(part.give_up, self.partition.partition))
+            given_up.add_done_callback(mark_seen)
         producer, self._producer = self._producer, None
         await close_producer(producer)
 
@@ -189,7 +202,7 @@ class PartitionPipeline:
             await close_producer(self._producer)
             self._producer = self._new_producer()
             await self._or_stop(self._producer.start())
-            committed = await self._or_stop(consumer.committed(partition))
+            committed, self._note = await self._or_stop(self._committed())
             if committed is None:
                 committed = (await self._or_stop(consumer.beginning_offsets([partition])))[partition]
             await self._or_stop(self._host.changelog.own(partition.partition))
@@ -197,6 +210,10 @@ class PartitionPipeline:
                 await self._or_stop(self._producer.partitions_for(topic))
             pace_metadata_updates(self._producer.client)
             self.next_offset = committed
+            self._owed = await self._host.compute(
+                self._host.processor.late.take_up, partition.partition, self._note, committed
+            )
+            await self._or_stop(self._take_up_forgetting())
         if self._stop.is_set():
             raise Stopped
         consumer.seek(partition, self.next_offset)
@@ -210,7 +227,13 @@ class PartitionPipeline:
         if self._producer is None or not self.clean:
             return False
         await self._settle()
-        return bool(await self._or_stop(self._host.consumer.committed(self.partition)) == self.next_offset)
+        return await self._or_stop(self._committed()) == (self.next_offset, self._note)
+
+    async def _committed(self) -> tuple[int | None, CommitNote]:
+        """The group's offset, None when it never committed one, and what was noted with it."""
+        coordinator = self._host.consumer._coordinator  # aiokafka has no public way to the metadata
+        found = (await coordinator.fetch_committed_offsets([self.partition])).get(self.partition)
+        return (None, NOTHING_NOTED) if found is None else (found.offset, CommitNote.decode(found.metadata))
 
     def _new_producer(self) -> AIOKafkaProducer:
         settings = self._host.settings
@@ -231,25 +254,24 @@ class PartitionPipeline:
     async def _step(self) -> None:
         """One micro-batch. From the transaction's begin to its commit it runs to completion (rule 11)."""
         await self._look_for_others()
+        if self._host.processor.forgetting.is_due(self.partition.partition):
+            await self._forget()
         records, waits_s = await self._fetch()
-        if not records:
+        self._batcher.fetched(self._left_behind_s(records))
+        if not records and not await self._is_late():
             return
         started = time.perf_counter()
+        plan = Plan(self._batcher.shedding, self._batcher.late_lists_max(len(records)))
         output = await self._host.compute(
-            self._host.processor.prepare, records, self.partition.partition, int(time.time() * 1000)
+            self._host.processor.prepare, records, self.partition.partition, int(time.time() * 1000), plan
         )
         await self._settle()
         prepared = time.perf_counter()
         self.clean = False
         await self._transact(records, output)
         committed = time.perf_counter()
-        # Nobody waits for this: the compute thread takes its work in order, so whatever is prepared or loaded from
-        # here on sees it.
-        self._applying = asyncio.ensure_future(self._host.compute(self._host.processor.apply, output))
-        self._applying.add_done_callback(mark_seen)
-        self.next_offset = records[-1].offset + 1
-        self.next_record_ms = None
-        self.clean = True
+        self._take_in(records, output)
+        self._batcher.committed(len(records) + output.late.lists, committed - started)
         stage_s = {
             **waits_s,
             **output.stage_s,
@@ -257,6 +279,67 @@ class PartitionPipeline:
             "transaction": committed - prepared,
         }
         self._host.listener.committed(records, output, stage_s)
+
+    async def _take_up_forgetting(self) -> None:
+        """Whoever was to be forgotten while nobody, or somebody else, had the partition."""
+        forgetting, topic, partition = (
+            self._host.processor.forgetting,
+            self._host.topics.users,
+            self.partition.partition,
+        )
+        done = self._note.users_offset
+        if done is not None:
+            tp = TopicPartition(topic, partition)
+            if (await self._host.consumer.end_offsets([tp]))[tp] < done:
+                logger.warning("%s was made anew: its tombstones are done from the beginning", topic)
+                done = None
+        unread = await self._host.compute(forgetting.take_up, partition, done)
+        if unread is not None:
+            found = await read_tombstones(self._host.settings, topic, partition, unread)
+            await self._host.compute(forgetting.add, partition, found)
+
+    async def _forget(self) -> None:
+        """Takes users out of the log, in a transaction without events, and then out of memory."""
+        processor = self._host.processor
+        output = await self._host.compute(processor.prepare_forget, self.partition.partition)
+        await self._settle()
+        if not output.profiles:  # nobody has a profile: the next batch notes that they are done
+            await self._host.compute(processor.apply, output)
+            return
+        self.clean = False
+        await self._transact([], output)
+        self._take_in([], output)
+        logger.info("partition %d has forgotten %d users", self.partition.partition, len(output.profiles))
+
+    def _take_in(self, records: list[ConsumerRecord], output: Output) -> None:
+        """Moves memory to what is committed now.
+
+        Nobody waits for this: the compute thread takes its work in order, so whatever is prepared or loaded from here
+        on sees it.
+        """
+        self._applying = asyncio.ensure_future(self._host.compute(self._host.processor.apply, output))
+        self._applying.add_done_callback(self._count_owed)
+        self.next_offset = _end(records, self.next_offset)
+        self.next_record_ms = None
+        self._note = output.late.note
+        self.clean = True
+
+    def _left_behind_s(self, records: list[ConsumerRecord]) -> float | None:
+        """Age of the batch's last record when the batch is full and more wait; else None: it takes all there is."""
+        is_full = len(records) >= self._batcher.batch_events
+        if not is_full or (self._host.consumer.highwater(self.partition) or 0) <= records[-1].offset + 1:
+            return None
+        sent_s: float = records[-1].timestamp / 1000
+        return max(0.0, time.time() - sent_s)
+
+    async def _is_late(self) -> bool:
+        """Whether a list is to be published although no event came; known in the compute thread only."""
+        processor, partition = self._host.processor, self.partition.partition
+        return bool(await self._host.compute(processor.late.is_due, partition, int(time.time() * 1000)))
+
+    def _count_owed(self, applying: asyncio.Future[int]) -> None:
+        if not applying.cancelled() and applying.exception() is None:
+            self._owed = applying.result()
 
     async def _look_for_others(self) -> None:
         """Once in a while: did somebody else write to our changelog, a tombstone say? Then memory must read it.
@@ -283,9 +366,13 @@ class PartitionPipeline:
     async def _fetch(self) -> tuple[list[ConsumerRecord], dict[str, float]]:
         """Up to a full batch: at once when behind, else what arrives within the linger. And how long that took:
         from the first record's timestamp to its arrival, and from there to the end of the linger.
+
+        Nobody is waited for while lists are owed. Without them the wait is also the pause between two rounds of
+        reverse refreshes of an idle partition.
         """
         consumer, partition, settings = self._host.consumer, self.partition, self._host.settings
-        records = await self._poll(FETCH_WAIT_MS, settings.batch_events_max)
+        events_max = self._batcher.batch_events
+        records = await self._poll(0 if self._owed else FETCH_WAIT_MS, events_max)
         if not records:
             return records, {}
         arrived = time.perf_counter()
@@ -293,10 +380,10 @@ class PartitionPipeline:
         fetch_s = max(0.0, time.time() - records[0].timestamp / 1000)
         behind = (consumer.highwater(partition) or 0) > records[-1].offset + 1
         linger_s = settings.linger_ms / 1000 - fetch_s  # records that waited for the last batch have lingered already
-        if len(records) < settings.batch_events_max and not behind and linger_s > 0:
+        if len(records) < events_max and not behind and linger_s > 0:
             await self._or_stop(asyncio.sleep(linger_s))
-        while len(records) < settings.batch_events_max:
-            more = await self._poll(0, settings.batch_events_max - len(records))
+        while len(records) < events_max:
+            more = await self._poll(0, events_max - len(records))
             if not more:
                 break
             records.extend(more)
@@ -328,7 +415,8 @@ class PartitionPipeline:
             changelog_records = await self._send(profiles, ((key, value, []) for key, value in output.profiles), sends)
             await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters), sends)
             outcomes = await asyncio.gather(*sends)  # rule 12: aiokafka commits even when a batch failed
-            end = OffsetAndMetadata(records[-1].offset + 1, "")
+            # Without a record the offset stays, and only the note beside it moves.
+            end = OffsetAndMetadata(_end(records, self.next_offset), output.late.note.encode())
             await producer.send_offsets_to_transaction({self.partition: end}, self._host.settings.group)
             await producer.commit_transaction()
         except ProducerFenced as error:
@@ -392,3 +480,8 @@ class PartitionPipeline:
                 await asyncio.wait({running})
             if not running.cancelled():
                 running.exception()  # seen: either raised above, or a stop came first
+
+
+def _end(records: list[ConsumerRecord], otherwise: int) -> int:
+    """The offset after the last record."""
+    return records[-1].offset + 1 if records else otherwise

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from streams.core.errors import RejectReason
@@ -17,45 +18,81 @@ from streams.core.recommendations import (
     Neighbour,
     ProfileSummary,
     Recommendation,
+    RecommendedItem,
     Source,
 )
 from streams.core.updater import ACCEPTED, DUPLICATE
 from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
-from streams.kafka.codec import RawRecord, Rejected, decode_events, decode_items, encode_recommendation
+from streams.kafka.codec import RawRecord, Rejected, decode_events, decode_items, decode_users, encode_recommendation
 from streams.kafka.dead_letter import DeadLetterBound, OutRecord, dead_letter
+from streams.kafka.forgetting import Forgetting, known_users
+from streams.kafka.late_lists import ALL_LISTED, OWED_MAX, LateLists
 from streams.kafka.partitioner import murmur2_partition
+from streams.recommend.asked import NO_EVENT
 from streams.recommend.explain import recommended_lists
+from streams.recommend.reverse import ReverseRefreshes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aiokafka import ConsumerRecord
     from numpy.typing import NDArray
 
     from streams.core.events import Event
     from streams.core.updater import ProfileUpdate
+    from streams.kafka.forgetting import Tombstone
+    from streams.kafka.late_lists import Choice, Late, Plan
     from streams.recommend.engine import Engine, Refresh
 
-Keyed = tuple[bytes, bytes]
+Keyed = tuple[bytes, bytes | None]
+"""None is a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """Everything that one transaction carries, and what to do once it is committed."""
 
+    partition: int
     lists: list[Keyed]
     profiles: list[Keyed]
     dead_letters: list[OutRecord]
     refresh: Refresh | None
-    """None when no record of the batch was a readable event."""
+    """None when no record of the batch was a readable event, and no late list was allowed."""
     accepted: NDArray[np.int64]
     """Positions in the batch of the events that counted."""
+    answered: NDArray[np.int64]
+    """Those of them whose user gets a list in this transaction."""
     lists_newest: NDArray[np.int64]
-    """Position in the batch of the last event of each list."""
+    """Position in the batch of the last event of each list that has one."""
     duplicates: int
     reject_reasons: Counter[str]
     types: Counter[str]
     """Events that counted, by type."""
+    late: Late
     stage_s: dict[str, float] = field(default_factory=dict)
+    forgotten: Sequence[Tombstone] = ()
+    """Users whose profile and list are tombstones in it."""
+
+
+class _Batch(NamedTuple):
+    """Records of one partition, decoded."""
+
+    records: Sequence[RawRecord]
+    partition: int
+    now_ms: int
+    events: list[Event]
+    positions: NDArray[np.int64]
+    """(e,) of the events among the records."""
+    rejects: list[Rejected]
+
+
+class _Witness(NamedTuple):
+    """What a list reflects."""
+
+    rec_id: str
+    cause: Literal["event", "neighbour"]
+    offset: int
+    event_time_ms: int
 
 
 class StageClock:
@@ -84,60 +121,59 @@ class Processor:
         neighbours: int,
         new_bound: Callable[[], DeadLetterBound],
         stage_clock: Callable[[], float] = time.perf_counter,
+        reverse_per_s: float = 0.0,
+        owed_max: int = OWED_MAX,
     ) -> None:
         self.engine = engine
+        self.late = LateLists(engine, owed_max)
+        self.forgetting = Forgetting()
         self._stage_clock = stage_clock
         self._topic = topic
         self._partitions = partitions
         self._neighbours = neighbours
         self._new_bound = new_bound
         self._bounds: dict[int, DeadLetterBound] = {}
+        if reverse_per_s:
+            engine.reverse = ReverseRefreshes(neighbours, reverse_per_s)
 
-    def prepare(self, records: Sequence[RawRecord], partition: int, now_ms: int) -> Output:
-        """What the records become. Nothing in memory changes.
+    def prepare(self, records: Sequence[RawRecord], partition: int, now_ms: int, plan: Plan = ALL_LISTED) -> Output:
+        """What the records become, none perhaps, and the late lists of the plan. Nothing in memory changes.
 
         Raises:
             DeadLetterLimit: too many records of this partition are dead letters; nothing may be committed.
         """
         clock = StageClock(self._stage_clock)
-        decoded = decode_events(records, now_ms)
-        events, positions, rejects = self._check_partition(
-            decoded.events, decoded.positions, decoded.rejects, partition
-        )
+        decoded = self.forgetting.without_late(decode_events(records, now_ms), records)
+        checked = self._check_partition(decoded.events, decoded.positions, decoded.rejects, partition)
+        batch = _Batch(records, partition, now_ms, *checked)
         bound = self._bounds.get(partition) or self._bounds.setdefault(partition, self._new_bound())
         clock.lap("decode")
-        if not events:
-            refresh, accepted, lists_newest, duplicates = None, np.empty(0, np.int64), np.empty(0, np.int64), 0
-            lists, profiles = [], []
-        else:
-            offsets = np.fromiter((records[p].offset for p in positions.tolist()), np.int64, len(positions))
-            refresh = self.engine.prepare(events, offsets, partition, clock.lap)
-            verdicts = refresh.update.verdicts
-            accepted, duplicates = positions[verdicts == ACCEPTED], int((verdicts == DUPLICATE).sum())
-            lists_newest = positions[refresh.update.last_events]
-            lists = self._lists(refresh, events, partition, now_ms)
-            values = encode_profiles(refresh.update, self.engine.catalogue, self.engine.encoder.name)
-            profiles = [(user.encode(), value) for user, value in zip(refresh.update.users, values, strict=True)]
-        dead_letters = [dead_letter(records[r.position], self._topic, partition, r) for r in rejects]
-        bound.check(len(records), rejects, records)
-        clock.lap("serialise")
-        return Output(
-            lists,
-            profiles,
-            dead_letters,
-            refresh,
-            accepted,
-            lists_newest,
-            duplicates,
-            Counter(str(r.reason) for r in rejects),
-            Counter() if refresh is None else _accepted_types(refresh.update),
-            clock.stage_s,
-        )
+        bound.check(len(records), batch.rejects, records)
+        if batch.events or plan.late_lists_max:
+            return self._answered(batch, plan, clock)
+        return self._unanswered(batch, clock)
 
-    def apply(self, output: Output) -> None:
-        """Takes a committed output into memory and index."""
+    def apply(self, output: Output) -> int:
+        """Takes a committed output into memory and index; returns how many lists its partition owes now."""
+        if output.forgotten:
+            self.engine.forget([tombstone.user_id for tombstone in output.forgotten])
+            self.forgetting.done(output.partition, output.forgotten)
         if output.refresh is not None:
             self.engine.apply(output.refresh)
+        listed = [] if output.refresh is None else output.refresh.listed.users
+        return self.late.apply(output.late, listed, output.partition)
+
+    def prepare_forget(self, partition: int) -> Output:
+        """The tombstones of those whose turn it is to be forgotten. Nothing in memory changes.
+
+        Without any when none of them has a profile: then nothing need be committed before `apply`.
+        """
+        forgotten = self.forgetting.next(partition)
+        users = known_users(forgotten, self.engine.store, partition)
+        gone: list[Keyed] = [(user.encode(), None) for user in users]
+        nothing = self._unanswered(_Batch((), partition, 0, [], np.empty(0, np.int64), []), StageClock(lambda: 0.0))
+        late = self._noted(nothing.late, partition, forgotten)
+        return replace(nothing, lists=gone, profiles=gone, forgotten=forgotten, late=late)
 
     def load_profiles(self, records: Sequence[RawRecord]) -> None:
         """Follows the changelog. The last record of a user wins; a tombstone forgets what came before it.
@@ -157,7 +193,7 @@ class Processor:
             if loaded.foreign_model.any():
                 rows = np.flatnonzero(loaded.foreign_model).astype(np.int32)
                 foreign = loaded.columns.take(rows)
-                engine.reencode(foreign)
+                engine.reencode([loaded.user_ids[row] for row in rows.tolist()], foreign)
                 loaded.columns.put(rows, foreign)
             engine.load(loaded.user_ids, loaded.columns, loaded.excluded)
 
@@ -167,6 +203,15 @@ class Processor:
         if decoded.upserts:
             self.engine.describe(decoded.upserts)
         self.engine.catalogue.withdraw(decoded.tombstones)
+        return len(decoded.rejects)
+
+    def load_users(self, records: Sequence[ConsumerRecord]) -> int:
+        """Follows the users topic; returns how many records could not be read. Who has a tombstone loses the
+        attributes here, and the profile when the owner of the partition has committed that (`prepare_forget`).
+        """
+        decoded = decode_users(records)
+        self.engine.describe_users(decoded.upserts, decoded.tombstones)
+        self.forgetting.heard(records)
         return len(decoded.rejects)
 
     def forget_bound(self, partition: int) -> None:
@@ -203,28 +248,88 @@ class Processor:
         together = sorted([*rejects, *misplacements], key=lambda rejected: rejected.position)
         return [events[row] for row in kept], positions[kept], together
 
-    def _lists(self, refresh: Refresh, events: list[Event], partition: int, now_ms: int) -> list[Keyed]:
-        """The encoded list of each touched user."""
-        update, ranking = refresh.update, refresh.ranking
+    def _answered(self, batch: _Batch, plan: Plan, clock: StageClock) -> Output:
+        choices: list[Choice] = []
+
+        def choose(update: ProfileUpdate) -> ProfileUpdate:
+            choices.append(self.late.choose(update, batch.partition, batch.now_ms, plan))
+            return choices[0].listed
+
+        positions = batch.positions.tolist()
+        offsets = np.fromiter((batch.records[p].offset for p in positions), np.int64, len(positions))
+        refresh = self.engine.prepare(batch.events, offsets, batch.partition, clock.lap, choose=choose)
+        update, choice = refresh.update, choices[0]
+        late = self.late.after(choice, update, batch.partition, [batch.records[p].timestamp for p in positions])
+        late = self._noted(late, batch.partition)
+        values = encode_profiles(update, self.engine.catalogue, self.engine.encoder.name)
+        output = Output(
+            partition=batch.partition,
+            lists=self._lists(refresh, batch, late),
+            profiles=[(user.encode(), value) for user, value in zip(update.users, values, strict=True)],
+            dead_letters=self._dead_letters(batch),
+            refresh=refresh,
+            accepted=batch.positions[update.verdicts == ACCEPTED],
+            answered=batch.positions[_answered_events(update, choice)],
+            lists_newest=batch.positions[update.last_events[choice.answered]],
+            duplicates=int((update.verdicts == DUPLICATE).sum()),
+            reject_reasons=_reasons(batch),
+            types=_accepted_types(update),
+            late=late,
+            stage_s=clock.stage_s,
+        )
+        clock.lap("serialise")
+        return output
+
+    def _unanswered(self, batch: _Batch, clock: StageClock) -> Output:
+        nowhere = np.empty(0, np.int64)
+        output = Output(
+            partition=batch.partition,
+            lists=[],
+            profiles=[],
+            dead_letters=self._dead_letters(batch),
+            refresh=None,
+            accepted=nowhere,
+            answered=nowhere,
+            lists_newest=nowhere,
+            duplicates=0,
+            reject_reasons=_reasons(batch),
+            types=Counter(),
+            late=self._noted(self.late.unchanged(batch.partition), batch.partition),
+            stage_s=clock.stage_s,
+        )
+        clock.lap("serialise")
+        return output
+
+    def _noted(self, late: Late, partition: int, forgotten: Sequence[Tombstone] = ()) -> Late:
+        """With how far the tombstones of `users` are done once this is committed."""
+        users_offset = self.forgetting.done_before(partition, forgotten)
+        return replace(late, note=msgspec.structs.replace(late.note, users_offset=users_offset))
+
+    def _dead_letters(self, batch: _Batch) -> list[OutRecord]:
+        return [dead_letter(batch.records[r.position], self._topic, batch.partition, r) for r in batch.rejects]
+
+    def _lists(self, refresh: Refresh, batch: _Batch, late: Late) -> list[Keyed]:
+        """The encoded list of each user who gets one."""
+        listed, ranking = refresh.listed, refresh.ranking
         engine = self.engine
         users, items = engine.store.user_ids, engine.catalogue.item_ids
         model = engine.encoder.name
         index = IndexSummary(engine.epoch, len(engine.index))
-        counts, versions = update.columns.events.tolist(), update.columns.version.tolist()
-        last = update.last_events.tolist()
-        offsets = update.events.offsets
+        counts, versions = listed.columns.events.tolist(), listed.columns.version.tolist()
         nearest = refresh.neighbour_slots[:, : self._neighbours].tolist()
         cosines = np.round(refresh.similarities[:, : self._neighbours].astype(np.float64), 6).tolist()
-        ranked = [[] for _ in update.users] if ranking is None else recommended_lists(ranking, users, items)
-        lists = []
-        for row, user in enumerate(update.users):
-            offset = int(offsets[last[row]])
+        categories = engine.catalogue.facts.category_names
+        ranked: list[list[RecommendedItem]] = [[] for _ in listed.users]
+        if ranking is not None:
+            ranked = recommended_lists(ranking, users, items, categories, engine.store.facts.names_of(ranking.groups))
+        lists: list[Keyed] = []
+        for row, witness in enumerate(_witnesses(listed, batch, late)):
             recommendation = Recommendation(
-                rec_id=f"{partition}-{offset}",
-                user_id=user,
-                generated_at=now_ms,
-                cause="event",
-                source=Source(self._topic, partition, offset, events[last[row]].timestamp),
+                rec_id=witness.rec_id,
+                user_id=listed.users[row],
+                generated_at=batch.now_ms,
+                cause=witness.cause,
+                source=Source(self._topic, batch.partition, witness.offset, witness.event_time_ms),
                 profile=ProfileSummary(counts[row], versions[row], model),
                 index=index,
                 neighbours=[
@@ -234,8 +339,38 @@ class Processor:
                 ],
                 items=ranked[row],
             )
-            lists.append((user.encode(), encode_recommendation(recommendation)))
+            lists.append((listed.users[row].encode(), encode_recommendation(recommendation)))
         return lists
+
+
+def _witnesses(listed: ProfileUpdate, batch: _Batch, late: Late) -> list[_Witness]:
+    """A list of an event is named by its offset; a late one, which may repeat that offset, by its number too."""
+    reverse, number = set(late.reverse), late.numbered_from
+    offsets, latest_ms = listed.columns.last_offset.tolist(), listed.columns.last_time_ms.tolist()
+    slots = listed.slots.tolist()
+    found = []
+    for row, last in enumerate(listed.last_events.tolist()):
+        name = f"{batch.partition}-{offsets[row]}"
+        if last != NO_EVENT:
+            found.append(_Witness(name, "event", offsets[row], batch.events[last].timestamp))
+            continue
+        cause: Literal["event", "neighbour"] = "neighbour" if slots[row] in reverse else "event"
+        found.append(_Witness(f"{name}-{number}", cause, offsets[row], latest_ms[row]))
+        number += 1
+    return found
+
+
+def _answered_events(update: ProfileUpdate, choice: Choice) -> NDArray[np.bool_]:
+    """(e,) accepted events of users who get a list now."""
+    events = update.events
+    is_answered = np.zeros(len(events.users), np.bool_)
+    is_answered[events.rows[update.last_events[choice.answered]]] = True
+    accepted: NDArray[np.bool_] = update.verdicts == ACCEPTED
+    return accepted & is_answered[events.rows]
+
+
+def _reasons(batch: _Batch) -> Counter[str]:
+    return Counter(str(rejected.reason) for rejected in batch.rejects)
 
 
 def _accepted_types(update: ProfileUpdate) -> Counter[str]:

@@ -19,17 +19,20 @@ from streams.core.status import PartitionStatus, Quantiles, WorkerState, WorkerS
 from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
 from streams.kafka.index_health import export_index
 from streams.kafka.model_watch import export_model
+from streams.kafka.weights_watch import export_weights, list_quality
 
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.kafka.consumer_group import PipelineGroup
     from streams.kafka.index_health import IndexHealth
+    from streams.kafka.late_lists import LateLists
     from streams.kafka.model_watch import ModelWatch
     from streams.kafka.processor import Output
     from streams.kafka.saver import MemorySaver
     from streams.kafka.topics import Topics
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine
+    from streams.recommend.reverse import ReverseRefreshes
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ WINDOW_S = 10.0
 BATCHES_MAX = 4096
 REPORT_S = 1.0
 SEND_S = 3.0
+PARTITION_GAUGES = ("nearstream_owed_users", "nearstream_shedding_level", "nearstream_batch_limit_events")
 
 
 FRESHNESS_EDGES_MS = np.geomspace(1.0, 3_600_000.0, 640)
@@ -61,21 +65,26 @@ class WorkerFigures:
         self._events_by_type: Counter[str] = Counter()
         self._freshness_bins = np.zeros(len(FRESHNESS_EDGES_MS) + 1, np.int64)
         self._dead_letters: Counter[str] = Counter()
+        self._lists_by_cause: Counter[str] = Counter()
+        self._shed: Counter[str] = Counter()
+        self._coalesced = 0
         self._events = self._lists = self._duplicates = self._batches = self._restarts = 0
 
     def committed(self, records: list[ConsumerRecord], output: Output, stage_s: dict[str, float]) -> None:
         """Counts a committed batch."""
         now_s = time.time()
-        sent_ms = np.array([records[p].timestamp for p in output.accepted.tolist()], np.float64)
-        freshness_ms = now_s * 1000 - sent_ms
-        self._recent.append(_Batch(now_s, len(sent_ms), len(output.lists), freshness_ms, stage_s))
+        freshness_ms = now_s * 1000 - _answered_sent_ms(records, output)
+        self._recent.append(_Batch(now_s, len(output.accepted), len(output.lists), freshness_ms, stage_s))
         bins = np.searchsorted(FRESHNESS_EDGES_MS, freshness_ms)
         self._freshness_bins += np.bincount(bins, minlength=len(self._freshness_bins))
-        self._events += len(sent_ms)
+        self._events += len(output.accepted)
         self._lists += len(output.lists)
         self._duplicates += output.duplicates
         self._dead_letters += output.reject_reasons
         self._events_by_type += output.types
+        self._lists_by_cause += lists_by_cause(output)
+        self._shed += output.late.shed_kinds
+        self._coalesced += coalesced(output)
         self._batches += 1
         self._export(records, output, stage_s, now_s)
 
@@ -84,8 +93,9 @@ class WorkerFigures:
         self._restarts += 1
         self._metrics.counter("nearstream_session_restarts_total").inc()
 
-    def totals(self) -> WorkerTotals:
-        """Counts since the worker started."""
+    def totals(self, reverse: ReverseRefreshes | None = None, owed_overflows: int = 0) -> WorkerTotals:
+        """Counts since the worker started, with what the queue of reverse refreshes counts itself."""
+        shed = dict(self._shed) if reverse is None else {**self._shed, "neighbour": reverse.dropped}
         return WorkerTotals(
             events=self._events,
             lists=self._lists,
@@ -95,6 +105,10 @@ class WorkerFigures:
             restarts=self._restarts,
             events_by_type=dict(self._events_by_type),
             freshness_ms=Quantiles(self._since_start(0.5), self._since_start(0.99)),
+            lists_by_cause=dict(self._lists_by_cause),
+            shed={kind: count for kind, count in shed.items() if count},
+            coalesced=self._coalesced + (0 if reverse is None else reverse.coalesced),
+            owed_overflows=owed_overflows,
         )
 
     def rates(self, now_s: float) -> tuple[float, float]:
@@ -140,6 +154,13 @@ class WorkerFigures:
             metrics.counter("nearstream_dead_letters_total", reason=reason).inc(count)
         metrics.counter("nearstream_duplicates_total").inc(output.duplicates)
         metrics.counter("nearstream_lists_total").inc(len(output.lists))
+        for cause, count in lists_by_cause(output).items():
+            metrics.counter("nearstream_lists_by_cause_total", cause=cause).inc(count)
+        for kind, count in output.late.shed_kinds.items():
+            metrics.counter("nearstream_lists_shed_total", kind=kind).inc(count)
+        metrics.counter("nearstream_lists_coalesced_total").inc(coalesced(output))
+        if output.refresh is not None and (taught := output.refresh.taught) is not None:
+            metrics.counter("nearstream_lessons_total").inc(len(taught.targets))
         metrics.counter("nearstream_batches_total").inc()
         metrics.histogram("nearstream_batch_events").observe(len(records))
         for stage, seconds in stage_s.items():
@@ -147,6 +168,29 @@ class WorkerFigures:
         freshness = metrics.histogram("nearstream_freshness_seconds")
         for row in output.lists_newest.tolist():
             freshness.observe(now_s - records[row].timestamp / 1000)
+        for debt in output.late.paid:
+            if debt.sent_ms is not None:
+                freshness.observe(now_s - debt.sent_ms / 1000)
+
+
+def lists_by_cause(output: Output) -> Counter[str]:
+    """Lists of a batch: of its events, owed ones, and those whose cause is a neighbour."""
+    late = output.late
+    of_events = len(output.lists_newest)
+    counts = {"event": of_events, "owed": len(output.lists) - of_events - late.reverse_lists}
+    return Counter({**counts, "neighbour": late.reverse_lists})
+
+
+def coalesced(output: Output) -> int:
+    """Refreshes that a list of the batch stands for besides its own: of earlier events, and of debts."""
+    return len(output.answered) - len(output.lists_newest) + len(output.late.paid) - len(output.late.owed)
+
+
+def _answered_sent_ms(records: list[ConsumerRecord], output: Output) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """When the events were sent whose list this batch is, those of paid debts included."""
+    sent_ms = [records[p].timestamp for p in output.answered.tolist()]
+    sent_ms += [debt.sent_ms for debt in output.late.paid if debt.sent_ms is not None]
+    return np.array(sent_ms, np.float64)
 
 
 class StatusReporter:
@@ -169,6 +213,7 @@ class StatusReporter:
         self.index_health: IndexHealth | None = None
         self.saver: MemorySaver | None = None
         self.models: ModelWatch | None = None
+        self.late: LateLists | None = None
         self.kafka_answers = True
         self._settings = settings
         self._topics = topics
@@ -233,7 +278,7 @@ class StatusReporter:
             reported_at=int(now_s * 1000),
             web_url=self.web_url,
             partitions=self._partitions(now_s),
-            totals=self._figures.totals(),
+            totals=self._figures.totals(self._engine.reverse, 0 if self.late is None else self.late.overflows),
             events_per_s=round(events_per_s, 1),
             lists_per_s=round(lists_per_s, 1),
             freshness_ms=self._figures.freshness(now_s),
@@ -246,6 +291,7 @@ class StatusReporter:
             message=self.message,
             index=None if self.index_health is None else self.index_health.status(),
             folder=None if self.models is None else self.models.status(),
+            quality=list_quality(self._engine),
         )
 
     def _current_state(self) -> WorkerState:
@@ -265,13 +311,23 @@ class StatusReporter:
     def _export(self, status: WorkerStatus) -> None:
         self._metrics.clear("nearstream_lag_events")
         self._metrics.clear("nearstream_lag_seconds")
+        for name in PARTITION_GAUGES:
+            self._metrics.clear(name)
         for partition in status.partitions:
             number = str(partition.partition)
             self._metrics.gauge("nearstream_lag_events", partition=number).set(partition.lag)
             self._metrics.gauge("nearstream_lag_seconds", partition=number).set(partition.lag_s)
+            for name, value in zip(
+                PARTITION_GAUGES, (partition.owed, partition.shedding, partition.batch_events), strict=True
+            ):
+                self._metrics.gauge(name, partition=number).set(value)
+        if (reverse := self._engine.reverse) is not None:
+            self._metrics.gauge("nearstream_reverse_waiting_users").set(len(reverse))
+            self._metrics.gauge("nearstream_reverse_dropped_users").set(reverse.dropped)
         self._metrics.gauge("nearstream_index_users").set(status.index_users)
         self._metrics.gauge("nearstream_catalogue_items").set(status.items)
         self._metrics.gauge("nearstream_memory_bytes").set(status.rss_bytes)
+        export_weights(self._metrics, self._engine)
         if status.index is not None:
             export_index(self._metrics, status.index)
         if status.folder is not None:

@@ -63,6 +63,11 @@ class Topics:
         """Internal, compacted: one record a second per worker. Key: the worker's name."""
         return f"{self.prefix}status"
 
+    @property
+    def weights(self) -> str:
+        """Internal, compacted: what each worker has learned of the sources. Key: the worker's name, or `command`."""
+        return f"{self.prefix}weights"
+
     def definitions(self, partitions: int) -> dict[str, tuple[int, dict[str, str]]]:
         """Partitions and configuration of each topic. Rule 10: input, profiles and lists are co-partitioned."""
         retained = {"retention.ms": str(14 * DAY_MS)}
@@ -74,6 +79,7 @@ class Topics:
             self.profiles: (partitions, _COMPACTED),
             self.dead_letters: (partitions, retained),
             self.status: (1, {**_COMPACTED, "retention.ms": str(DAY_MS), "cleanup.policy": "compact,delete"}),
+            self.weights: (1, {**_COMPACTED, "segment.bytes": str(1 << 20)}),  # small: read whole at each start
         }
 
 
@@ -125,17 +131,18 @@ async def list_topics(settings: Settings) -> dict[str, int]:
 
 
 def check_copartitioned(counts: dict[str, int], topics: Topics) -> None:
-    """Raises UsageError unless events, profiles, recommendations and dead letters have equal partitions."""
-    together = (topics.events, topics.profiles, topics.recommendations, topics.dead_letters)
+    """Raises UsageError unless events, profiles, lists, dead letters and, if it exists, users have equal partitions."""
+    together = [topics.events, topics.profiles, topics.recommendations, topics.dead_letters]
     absent = [name for name in together if name not in counts]
     if absent:
         raise UsageError(
             f"These topics do not exist: {', '.join(absent)}. Create them with `nearstream topics create`."
         )
+    together += [topics.users] if topics.users in counts else []  # who owns a user's events forgets the user
     if len({counts[name] for name in together}) > 1:
         found = ", ".join(f"{name}: {counts[name]}" for name in together)
         raise UsageError(
-            f"Input, profiles, lists and dead letters need the same number of partitions, found {found}. "
+            f"Input, profiles, lists, dead letters and users need the same number of partitions, found {found}. "
             "Use a new --prefix, or recreate the topics."
         )
 

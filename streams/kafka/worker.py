@@ -23,12 +23,16 @@ from streams.kafka.index_health import IndexHealth, watch_index
 from streams.kafka.model_watch import ModelSource, ModelWatch
 from streams.kafka.processor import Processor
 from streams.kafka.recall import MemoryPlace, Recalled, memory_place, recall
+from streams.kafka.rules_watch import RulesWatch
 from streams.kafka.saver import MemorySaver
 from streams.kafka.status import StatusReporter, WorkerFigures
 from streams.kafka.tail import TopicTail
 from streams.kafka.topics import Topics, check_copartitioned, list_topics, unreachable
+from streams.kafka.weights_watch import INTERVAL_S, WeightsWatch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streams.config import Settings
     from streams.core.ports import VectorIndex
     from streams.kafka.pipeline import BatchListener
@@ -52,7 +56,8 @@ class Worker:
     while starting and where saving is switched off.
     `start` returns once the worker has joined its group; `failed` completes when it must not go on. A `listener`
     hears of the batches instead of the worker's own figures; `stage_clock` times the stages of the compute thread.
-    A model that comes into the folder `models` is swapped in while the worker runs.
+    A model that comes into the folder `models` is swapped in while the worker runs. What was learned of the sources is
+    written every `weights_interval_s` seconds, never when that is 0.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Worker:
         listener: BatchListener | None = None,
         stage_clock: Callable[[], float] = time.perf_counter,
         models: ModelSource | None = None,
+        weights_interval_s: float = INTERVAL_S,
     ) -> None:
         now_s = time.time()
         self.name = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
@@ -86,6 +92,9 @@ class Worker:
         self._tails: list[TopicTail] = []
         self._group: PipelineGroup | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._weights = WeightsWatch(settings, self.topics, self.name, engine, self._compute, weights_interval_s)
+        self._rules = None if settings.rules is None else self._new_rules_watch(settings.rules)
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -116,8 +125,12 @@ class Worker:
         self.reporter.state = "restoring"
         processor = self._new_processor(partitions[self.topics.events])
         place, recalled = await self._recalled(partitions[self.topics.profiles])
+        weights = await self._weights_followed(partitions.get(self.topics.weights, 0))
         items = await self._followed(
             self.topics.items, partitions.get(self.topics.items, 0), self._load_items_with(processor)
+        )
+        users = await self._followed(  # before the profiles, which begin where the attributes say
+            self.topics.users, partitions.get(self.topics.users, 0), self._load_users_with(processor)
         )
         changelog = await self._followed(
             self.topics.profiles,
@@ -125,7 +138,11 @@ class Worker:
             self._load_profiles_with(processor),
             None if recalled is None else recalled.offsets,
         )
+        self.reporter.late = processor.late
         self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._listener)
+        if self._rules is not None:
+            await self._rules.look()
+            self._watching = asyncio.create_task(self._rules.run(), name="rules-watch")
         calm_garbage_collector()
         self._index_health = self.reporter.index_health = watch_index(self._engine.index, self._settings, self._metrics)
         self._index_health.start()
@@ -138,7 +155,7 @@ class Worker:
             self.reporter.saver = self.saver
         if self._models is not None:
             self._models.start()
-        for future in (self._group.fatal, items.failure, changelog.failure):
+        for future in (self._group.fatal, items.failure, users.failure, weights.failure, changelog.failure):
             future.add_done_callback(self._on_failure)
 
     async def stop(self) -> None:
@@ -159,11 +176,14 @@ class Worker:
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.wait({self._reporting})
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         if self._models is not None:
             await asyncio.to_thread(self._models.stop)
         if self._index_health is not None:
             await asyncio.to_thread(self._index_health.stop)
-        await asyncio.gather(self.reporter.stop(), *(tail.stop() for tail in self._tails))
+        await asyncio.gather(self.reporter.stop(), self._weights.stop(), *(tail.stop() for tail in self._tails))
 
     async def _recalled(self, partitions: int) -> tuple[MemoryPlace | None, Recalled | None]:
         """Memory as it was saved, and where it is saved from now on; nothing of either when that is switched off."""
@@ -172,6 +192,18 @@ class Worker:
             return None, None
         place = await self._when_kafka_answers(lambda: memory_place(settings, self.topics.profiles, engine))
         return place, await self._when_kafka_answers(lambda: recall(settings, place, partitions, engine, self._compute))
+
+    async def _weights_followed(self, partitions: int) -> TopicTail:
+        """A tail of the weights, after memory was recalled; whoever has none of its own begins with those of others."""
+        tail = await self._followed(self.topics.weights, partitions, self._weights.hear)
+        await self._weights.begin()
+        if partitions:
+            await self._when_kafka_answers(self._weights.start_writing)
+        else:
+            logger.warning(
+                "there is no topic %s: weights are not kept; `nearstream topics create`", self.topics.weights
+            )
+        return tail
 
     async def _check_topics(self) -> dict[str, int]:
         counts = await list_topics(self._settings)
@@ -237,7 +269,11 @@ class Worker:
             settings.neighbours,
             lambda: DeadLetterBound(settings.dead_letter_share_max, settings.dead_letter_run_max),
             self._stage_clock,
+            settings.reverse_refreshes_per_s,
         )
+
+    def _new_rules_watch(self, path: Path) -> RulesWatch:
+        return RulesWatch(path, self._settings.list_items, self._engine, self._compute)
 
     def _new_model_watch(self, models: ModelSource) -> ModelWatch:
         def follow(index: VectorIndex) -> None:
@@ -261,6 +297,14 @@ class Worker:
             if unreadable:
                 self._metrics.counter("nearstream_unreadable_items_total").inc(unreadable)
                 logger.warning("%d records of %s cannot be read and are passed over", unreadable, self.topics.items)
+
+        return load
+
+    def _load_users_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
+        async def load(records: list[ConsumerRecord]) -> None:
+            unreadable = await self._compute(processor.load_users, records)
+            if unreadable:
+                logger.warning("%d records of %s cannot be read and are passed over", unreadable, self.topics.users)
 
         return load
 

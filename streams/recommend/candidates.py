@@ -72,19 +72,20 @@ class _Scratch(NamedTuple):
 
 def gather_candidates(
     neighbourhood: Neighbourhood,
-    by_content: Slots,
+    proposed: Slots,
     by_trend: Slots,
     hidden: Hidden,
     available: NDArray[np.bool_],
     per_source: int,
 ) -> Candidates:
-    """The union of what the three sources propose, at most `per_source` items each, with the votes for each item.
+    """The union of what all sources propose, with the neighbours' votes for each item.
 
-    `by_content` is (u, per_source), padded with -1, and already without hidden items; `by_trend` is shared by all
-    users, best first: each user gets the first of it that are not hidden. No item comes twice.
+    The neighbours propose `per_source` items at most; `proposed` (u, p) comes from the other personal sources, padded
+    with -1 and already without hidden items; `by_trend` (t, m) is shared by all users, a row a trend, best first,
+    padded with -1: each user gets the first `per_source` of a row that are not hidden. No item comes twice.
     """
     users = len(neighbourhood.slots)
-    width = 3 * per_source
+    width = per_source + proposed.shape[1] + len(by_trend) * per_source
     found = Candidates(
         items=np.full((users, width), -1, np.int32),
         votes=np.zeros((users, width)),
@@ -101,14 +102,14 @@ def gather_candidates(
         vote_weight=np.zeros(votes_max),
         voted=np.zeros(votes_max, np.int32),
     )
-    _gather(neighbourhood, by_content, by_trend, hidden, available, per_source, scratch, found)
+    _gather(neighbourhood, proposed, by_trend, hidden, available, per_source, scratch, found)
     return found
 
 
 @kernel
 def _gather(
     neighbourhood: Neighbourhood,
-    by_content: Slots,
+    proposed: Slots,
     by_trend: Slots,
     hidden: Hidden,
     available: NDArray[np.bool_],
@@ -117,7 +118,7 @@ def _gather(
     found: Candidates,
 ) -> None:
     best_votes, best_items = np.empty(per_source, np.float64), np.empty(per_source, np.int32)
-    for row in range(len(by_content)):
+    for row in range(len(proposed)):
         own = hidden.items[hidden.offsets[row] : hidden.offsets[row + 1]]
         _bar(own, scratch.barred)
         votes, voted = _cast_votes(neighbourhood, row, scratch)
@@ -126,8 +127,9 @@ def _gather(
             item = scratch.voted[index]
             best = _offer(best_votes, best_items, best, scratch.total[item], item)
         count = _join(best_items[:best], row, 0, scratch, found)
-        count = _join(by_content[row], row, count, scratch, found)
-        _join_allowed(by_trend, per_source, row, count, scratch, found)
+        count = _join(proposed[row], row, count, scratch, found)
+        for trend in range(len(by_trend)):
+            count = _join_allowed(by_trend[trend], per_source, row, count, scratch, found)
         _name_voters(votes, row, scratch, found.voters)
         _clean(own, available, voted, found.items[row], scratch)
 
@@ -203,7 +205,7 @@ def _join_allowed(items: Slots, limit: int, row: int, count: int, scratch: _Scra
     """Adds the first `limit` items that are not barred from the row. Returns how many the row has now."""
     taken = 0
     for index in range(len(items)):
-        if taken == limit:
+        if taken == limit or items[index] < 0:
             break
         if not scratch.barred[items[index]]:
             count = _join(items[index : index + 1], row, count, scratch, found)

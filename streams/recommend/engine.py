@@ -5,33 +5,63 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from streams.core.updater import ACCEPTED, ProfileUpdate, ProfileUpdater
-from streams.recommend.ranker import Ranker
+from streams.core.user_facts import start_states
+from streams.recommend.asked import rows_of
+from streams.recommend.cooccurrence import Entered
+from streams.recommend.fusion import FusionConfig, FusionWeights
+from streams.recommend.live_quality import LiveQuality
+from streams.recommend.ranker import Ranker, checked, segments_of
 from streams.recommend.request import Ranking, RankRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from streams.core.catalogue import Catalogue
-    from streams.core.events import Event, Item
+    from streams.core.events import Event, Item, User
     from streams.core.ports import Floats, ItemEncoder, ProfileEncoder, Slots, VectorIndex
     from streams.core.profile import ProfileColumns, ProfileStore
-    from streams.recommend.trend import Trend
+    from streams.recommend.fusion import Lessons, Segments
+    from streams.recommend.ranker import Pool
+    from streams.recommend.reverse import ReverseRefreshes
+    from streams.recommend.rules import Rules
+    from streams.recommend.views import Views
 
 
 Lap = Callable[[str], None]
+Choose = Callable[[ProfileUpdate], ProfileUpdate]
+LESSONS_MAX = 64
+"""Events of one batch that teach; the others are learned from through the profiles alone."""
+GROUPED_EVENTS_MAX = 10
+"""From so many events on a user's own history says more than age or country."""
 ALIGN_USERS = 8192
 """Users whose vectors are computed and compared at once."""
 
 
 def _no_lap(stage: str) -> None:
     """Nobody times this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What the events of a batch said about the lists that their users would have seen before them. l lessons."""
+
+    events: Slots
+    """(l,) their positions in the batch."""
+    pool: Pool
+    """The candidates of before, and what each source said of them."""
+    segments: Segments
+    """Whose weights counted for them."""
+    targets: Slots
+    """(l,) catalogue slots of the items that came."""
+    before: FusionWeights
+    lessons: Lessons
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +75,12 @@ class Refresh:
     """(u, k) cosines, NaN padded."""
     ranking: Ranking | None
     """None when ranking is switched off or nobody was touched."""
+    taught: Taught | None
+    """None when nothing is learned or no event can teach."""
     encoder: ProfileEncoder
     """What moved the profiles. When another one serves by the time of `apply`, the states are encoded anew."""
+    listed: ProfileUpdate
+    """The u users who get a list: those of `update`, or those whom `choose` named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +97,8 @@ class Currents(NamedTuple):
 
     epoch: int
     stream_time_ms: int
-    masses: NDArray[np.float64]
-    """(items,) the trend's stored logarithms."""
+    views: Mapping[str, NDArray[np.generic]]
+    """`Views.columns` and the weights of the sources."""
 
 
 class Engine:
@@ -81,9 +115,10 @@ class Engine:
         updater: ProfileUpdater,
         encoder: ProfileEncoder,
         index: VectorIndex,
-        trend: Trend,
+        views: Views,
         ranker: Ranker | None,
         neighbour_candidates: int,
+        lessons_max: int | None = LESSONS_MAX,
     ) -> None:
         self.store = store
         self.catalogue = catalogue
@@ -94,37 +129,118 @@ class Engine:
         """Users forgotten since the start."""
         self.fallback: str | None = None
         """Why this encoder serves in place of the one that the settings name; None when it is that one."""
+        self.reverse: ReverseRefreshes | None = None
+        """Whom a move of somebody else concerns; None where nobody asks."""
+        self.frozen = False
+        """Whether lessons are only judged, and the weights of the sources stay."""
+        self.lessons = 0
+        """Lessons that made the weights of now, with those that other workers had learned when it began with theirs."""
+        self.weights_reset_ms = 0
+        """When the reset was asked for after which these weights began, epoch ms; 0 without one."""
+        self.quality = LiveQuality()
+        """How well lists foretold what came, of late."""
         self._updater = updater
-        self._trend = trend
+        self._views = views
         self._ranker = ranker
+        self._lessons_max = lessons_max
         self._neighbour_candidates = neighbour_candidates
         self._stream_time_ms = 0
 
     def prepare(
-        self, events: Sequence[Event], offsets: NDArray[np.int64], partition: int, lap: Lap = _no_lap
+        self,
+        events: Sequence[Event],
+        offsets: NDArray[np.int64],
+        partition: int,
+        lap: Lap = _no_lap,
+        *,
+        lists: bool = True,
+        lessons: bool = True,
+        choose: Choose | None = None,
     ) -> Refresh:
         """New profiles and lists of the users that these events touch; changes nothing that is stored.
+
+        Without `lists` the events only teach, as when a log is replayed; without `lessons` they teach nothing.
+        `choose` gets the update and names whose
+        lists are made: see `streams.recommend.asked`.
 
         `lap` is called with the stage's name as each one ends, so that a shell with a clock can time them.
         """
         update = self._updater.prepare(events, offsets, partition)
         lap("encode")
-        neighbour_slots, similarities = self._neighbours(update)
+        listed = update if choose is None else choose(update)
+        if not lists:
+            listed = rows_of(update, np.empty(0, np.int32))
+        if self._ranker is None:
+            slots, similarities = self._neighbours(listed.slots, listed.vectors)
+            lap("search")
+            return Refresh(update, slots, similarities, None, None, self.encoder, listed)
+        teaching = self._teaching(update) if lessons else np.zeros(0, np.intp)
+        before = self._before(update, teaching)
+        asked = _joined(before, self._after(listed)) if lists else before
+        slots, similarities = self._neighbours(asked.slots, asked.vectors)
+        asked = asked._replace(neighbour_slots=slots, neighbour_similarities=similarities)
         lap("search")
-        ranking = None
-        if self._ranker is not None and len(update.users):
-            ranking = self._ranker.rank(self._request(update, neighbour_slots, similarities))
+        first = len(teaching)
+        ranking = taught = None
+        if len(asked.slots):
+            asked = checked(asked, asked.vectors.shape[1])
+            pool = self._ranker.pool(asked)
+            if lists:
+                ranking = self._ranker.choose(
+                    pool.rows(slice(first, None)), _rows(asked, first, None), self._now_s(update)
+                )
+            taught = self._taught(update, teaching, pool.rows(slice(first)), _rows(asked, 0, first))
         lap("rank")
-        return Refresh(update, neighbour_slots, similarities, ranking, self.encoder)
+        return Refresh(update, slots[first:], similarities[first:], ranking, taught, self.encoder, listed)
 
     def apply(self, refresh: Refresh) -> None:
         """Stores a refresh whose transaction is committed, whichever model it was prepared with."""
         update = refresh.update if refresh.encoder is self.encoder else self._encoded_anew(refresh.update)
+        known = update.slots >= 0
+        entered_before = np.where(known, self.store.columns.recent_total[update.slots], 0)
         self._updater.apply(update)
         self._move(update.users, update.vectors)
-        accepted = np.flatnonzero(update.verdicts == ACCEPTED)
-        events = update.events
-        self._fold_trend(events.items[accepted], events.weights[accepted], events.times_ms[accepted] / 1000.0)
+        self._fold(update.users, update.columns, update.columns.recent_total - entered_before)
+        self.learn(refresh.taught)
+        self._remember(refresh)
+        if self.reverse is not None and refresh.encoder is self.encoder:
+            self._follow(self.reverse, refresh)
+
+    def learn(self, taught: Taught | None) -> None:
+        """Judges the lists of before and, unless frozen, moves the sources' weights as far as the lessons say."""
+        if taught is None or self._ranker is None:
+            return
+        ranks = taught.lessons.ranks
+        self.quality = self.quality.after(ranks)
+        if not self.frozen:
+            self._ranker.weights = self._ranker.weights.moved(taught.before, taught.lessons.weights)
+            self.lessons += int(np.isfinite(ranks).sum())
+
+    @property
+    def weights(self) -> FusionWeights | None:
+        """Of the sources, to be read only: the next lesson makes new arrays. None without a ranking."""
+        return None if self._ranker is None else self._ranker.weights
+
+    def take_weights(self, weights: FusionWeights, lessons: int) -> None:
+        """Goes on with what others have learned by so many lessons.
+
+        Raises:
+            ValueError: the weights are of another number of sources, or not finite.
+        """
+        if self._ranker is None:
+            return
+        mine = self._ranker.weights
+        if [part.shape for part in weights] != [part.shape for part in mine]:
+            raise ValueError(f"expected weights of {len(mine.shared)} sources, got shapes {[w.shape for w in weights]}")
+        if not all(np.isfinite(part).all() for part in weights):
+            raise ValueError("expected finite weights, got NaN or infinity")
+        self._ranker.weights, self.lessons = weights.copy(), lessons
+
+    def reset_weights(self, asked_ms: int = 0) -> None:
+        """Begins anew with equal weights, because of a reset that was asked for at `asked_ms`, epoch ms."""
+        if self._ranker is not None:
+            self._ranker.weights = FusionWeights.start(len(self.sources), self.fusion.start)
+        self.lessons, self.weights_reset_ms = 0, max(self.weights_reset_ms, asked_ms)
 
     def load(self, user_ids: Sequence[str], columns: ProfileColumns, excluded: Sequence[tuple[int, ...]]) -> None:
         """Stores profiles read from the changelog; each user once. Older versions than stored are passed over."""
@@ -138,8 +254,13 @@ class Engine:
         slots = self.store.put(users, columns)
         for slot, row in zip(slots.tolist(), newer.tolist(), strict=True):
             self.store.set_excluded(slot, excluded[row])
-        self._move(users, self.encoder.vectors(columns.state))
-        self._fold_recent(columns, columns.recent_total - before.recent_total[newer])
+        vectors = self.encoder.vectors(columns.state)
+        self._move(users, vectors)
+        self._fold(users, columns, columns.recent_total - before.recent_total[newer])
+        if self.reverse is not None and (room := self.reverse.room):
+            # Who moved elsewhere was searched for there. Here it is done for as many as the budget can answer.
+            found = self._neighbours(slots[:room], vectors[:room])
+            self.reverse.moved(slots[:room], *found, self.store.columns.partition)
 
     def forget(self, user_ids: Sequence[str]) -> None:
         """Takes users out of memory, the index and every later neighbour list."""
@@ -148,20 +269,44 @@ class Engine:
             self.index.forget(slots)
             self.forgotten += len(slots)
             self.epoch += 1
+            if self._ranker is not None:
+                self._ranker.reranker.forget(np.array(slots, np.int32))
+            if self.reverse is not None:
+                self.reverse.gone(slots, self.store.columns.partition)
 
     @property
-    def trend_half_life_s(self) -> float:
-        """The half-life that the masses of `currents` belong to."""
-        return self._trend.half_life_s
+    def trend_half_lives_s(self) -> tuple[float, ...]:
+        """Of the trends, ascending."""
+        return tuple(trend.half_life_s for trend in self._views.trends)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources, in the order of the shares; empty without a ranking."""
+        return () if self._ranker is None else self._ranker.sources
+
+    @property
+    def fusion(self) -> FusionConfig:
+        """How the sources' weights are learned."""
+        return FusionConfig() if self._ranker is None else self._ranker.fusion
 
     def currents(self) -> Currents:
         """A copy of what is remembered beside the profiles, to be saved with them."""
-        return Currents(self.epoch, self._stream_time_ms, self._trend.masses(len(self.catalogue)).copy())
+        views = self._views.columns(len(self.catalogue))
+        if self._ranker is not None:
+            views |= {f"fusion/{name}": part.copy() for name, part in self._ranker.weights._asdict().items()}
+            views["fusion/learned"] = np.array([self.lessons, self.weights_reset_ms], np.int64)
+        return Currents(self.epoch, self._stream_time_ms, views)
 
     def restore(self, currents: Currents) -> None:
         """Takes over what was saved; catalogue and store were restored before, and no event was seen."""
         self.epoch, self._stream_time_ms = currents.epoch, currents.stream_time_ms
-        self._trend.restore(currents.masses)
+        self._views.restore(currents.views)
+        categories = self.catalogue.facts.categories
+        self._views.categorise(np.flatnonzero(categories[:, 0] >= 0).astype(np.int32), categories)
+        if self._ranker is not None and "fusion/shared" in currents.views:
+            parts = (np.asarray(currents.views[f"fusion/{name}"], np.float64) for name in FusionWeights._fields)
+            self._ranker.weights = FusionWeights(*parts)
+            self.lessons, self.weights_reset_ms = np.asarray(currents.views["fusion/learned"]).tolist()
 
     def align_index(self) -> None:
         """Makes the index hold the store's users and nobody else, each where its state says.
@@ -180,11 +325,33 @@ class Engine:
 
     def describe(self, items: Sequence[Item]) -> None:
         """Takes over what the items topic says."""
+        known = {item.item_id for item in items} & self.catalogue.slot_of.keys()
+        slots = self.catalogue.slots(sorted(known))
+        uncategorised = slots[self.catalogue.facts.categories[slots, 0] < 0]
         self.catalogue.put(items)
+        self._views.categorise(uncategorised, self.catalogue.facts.categories)
 
-    def reencode(self, columns: ProfileColumns) -> None:
+    def describe_users(self, users: Sequence[User], gone: Sequence[str] = ()) -> None:
+        """Takes over what the users topic says; states move when their users begin, or are encoded anew."""
+        facts = self.store.facts
+        self._views.groups.forget(np.concatenate([facts.put(users), facts.forget(gone)]))
+
+    def start_vectors(self, user_ids: Sequence[str]) -> Floats:
+        """(u, d) vectors of users of whom only their attributes are known; zeros where the model says nothing."""
+        return self.encoder.vectors(start_states(self.encoder, self.store.facts.tokens(user_ids)))
+
+    def take_rules(self, rules: Rules) -> list[str]:
+        """Puts business rules into service; see `Reranker.take`. Without a ranking there is nothing to rule."""
+        return [] if self._ranker is None else self._ranker.reranker.take(rules)
+
+    def warm_up_rules(self) -> None:
+        """Compiles what rules need; in any thread."""
+        if self._ranker is not None:
+            self._ranker.reranker.warm_up()
+
+    def reencode(self, users: Sequence[str], columns: ProfileColumns) -> None:
         """Rebuilds the states of profiles that another model wrote."""
-        self._updater.reencode(columns)
+        self._updater.reencode(users, columns)
 
     @property
     def type_weights(self) -> Floats:
@@ -209,6 +376,8 @@ class Engine:
         items = self.catalogue.replace_vectors(model.items, item_vectors)
         former = (self.encoder, self.index, items, self.store.replace_states(states))
         self._updater.serve(model.profiles)
+        if self.reverse is not None:
+            self.reverse.clear()
         self.encoder, self.index, self.fallback = model.profiles, model.index, None
         self.epoch += 1
         return former
@@ -216,41 +385,96 @@ class Engine:
     def warm_up(self) -> None:
         """Compiles what is compiled at first use, so that the first event does not wait for it: seconds, once."""
         self._updater.prepare([], np.empty(0, np.int64), 0)
-        self._trend.fold(np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float64))
+        self._views.warm_up()
         if self._ranker is not None:
             self._ranker.warm_up()
 
     def _encoded_anew(self, update: ProfileUpdate) -> ProfileUpdate:
         """The model was replaced between a batch's computation and its commit."""
-        self._updater.reencode(update.columns)
+        self._updater.reencode(update.users, update.columns)
         return replace(update, vectors=self.encoder.vectors(update.columns.state))
 
-    def _neighbours(self, update: ProfileUpdate) -> tuple[Slots, Floats]:
+    def _neighbours(self, own: Slots, vectors: Floats) -> tuple[Slots, Floats]:
         """One more than wanted is asked for, since an indexed user finds itself."""
         k = self._neighbour_candidates
-        slots = np.full((len(update.users), k + 1), -1, np.int32)
-        similarities = np.full((len(update.users), k + 1), np.nan, np.float32)
-        if k and len(update.users) and len(self.index):
-            matches = self.index.search(update.vectors, k + 1)
+        slots = np.full((len(own), k + 1), -1, np.int32)
+        similarities = np.full((len(own), k + 1), np.nan, np.float32)
+        if k and len(own) and len(self.index):
+            matches = self.index.search(vectors, k + 1)
             found = ~np.isnan(matches.similarities)
             slots[found] = matches.ids[found].astype(np.int32)
             similarities[:] = matches.similarities
-        return _without_self(slots, similarities, update.slots)
+        return _without_self(slots, similarities, own)
 
-    def _request(self, update: ProfileUpdate, neighbour_slots: Slots, similarities: Floats) -> RankRequest:
-        sizes = [len(items) for items in update.excluded]
-        latest_ms = int(update.events.times_ms.max(initial=0))
-        return RankRequest(
-            slots=update.slots,
-            vectors=update.vectors,
-            recent_items=update.columns.recent_items,
-            recent_count=update.columns.recent_count,
-            bought_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
-            bought_items=np.array([i for items in update.excluded for i in items], np.int32),
-            neighbour_slots=neighbour_slots,
-            neighbour_similarities=similarities,
-            now_s=max(self._stream_time_ms, latest_ms) / 1000.0,
-        )
+    def _remember(self, refresh: Refresh) -> None:
+        """Tells the rules what was published and how people reacted."""
+        if self._ranker is None or not self._ranker.reranker.changes_lists:
+            return
+        reranker, events = self._ranker.reranker, refresh.update.events
+        now_s = self._stream_time_ms / 1000.0
+        if refresh.ranking is not None:
+            reranker.published(self.store.slots(refresh.listed.users), refresh.ranking.items, now_s)
+        accepted = refresh.update.verdicts == ACCEPTED
+        users = self.store.slots(events.users)[events.rows[accepted]]
+        reranker.reacted(users, events.items[accepted], events.types[accepted], events.times_ms[accepted] / 1000.0)
+
+    def _now_s(self, update: ProfileUpdate) -> float:
+        """Largest event time seen, epoch seconds."""
+        return max(self._stream_time_ms, int(update.events.times_ms.max(initial=0))) / 1000.0
+
+    def _teaching(self, update: ProfileUpdate) -> NDArray[np.intp]:
+        """Positions of the events that teach: each user's first that says yes, evenly spread when they are too many."""
+        events = update.events
+        wanted = np.flatnonzero((update.verdicts == ACCEPTED) & (events.weights > 0))
+        _, firsts = np.unique(events.rows[wanted], return_index=True)
+        teaching = wanted[np.sort(firsts)]
+        if self._lessons_max is not None and len(teaching) > self._lessons_max:
+            teaching = teaching[np.linspace(0, len(teaching) - 1, self._lessons_max).astype(np.intp)]
+        return teaching
+
+    def _before(self, update: ProfileUpdate, teaching: NDArray[np.intp]) -> RankRequest:
+        """What would have been asked for the users of these events before the batch."""
+        users = [update.events.users[row] for row in update.events.rows[teaching].tolist()]
+        slots = self.store.slots(users)
+        columns = self.store.take(slots)
+        self._updater.begin(users, columns)
+        excluded = [self.store.excluded.get(slot, ()) for slot in slots.tolist()]
+        groups = self._groups(users, columns.recent_total)
+        return _request(slots, self.encoder.vectors(columns.state), columns, excluded, groups)
+
+    def _after(self, update: ProfileUpdate) -> RankRequest:
+        groups = self._groups(update.users, update.columns.recent_total)
+        return _request(update.slots, update.vectors, update.columns, update.excluded, groups)
+
+    def _groups(self, users: Sequence[str], history_events: NDArray[np.int64]) -> Slots | None:
+        """(u, g) groups of those users who have few events; None when nobody is described."""
+        facts = self.store.facts
+        if not len(facts):
+            return None
+        codes = facts.group_codes(users)
+        codes[history_events >= GROUPED_EVENTS_MAX] = -1
+        return codes
+
+    def _taught(
+        self, update: ProfileUpdate, teaching: NDArray[np.intp], pool: Pool, request: RankRequest
+    ) -> Taught | None:
+        if self._ranker is None or not len(teaching):
+            return None
+        targets = update.events.items[teaching]
+        lessons = self._ranker.learn(pool, request, targets)
+        return Taught(teaching.astype(np.int32), pool, segments_of(request), targets, self._ranker.weights, lessons)
+
+    def _follow(self, reverse: ReverseRefreshes, refresh: Refresh) -> None:
+        """Remembers the lists of a committed refresh, and looks whose list should name whoever was searched for.
+
+        Also those who did not move now: who is owed a list moved when it was shed, without a search.
+        """
+        slots = self.store.slots(refresh.listed.users)
+        known = slots >= 0  # the others were forgotten since
+        slots, matches, similarities = slots[known], refresh.neighbour_slots[known], refresh.similarities[known]
+        partitions = self.store.columns.partition
+        reverse.published(slots, matches, similarities, partitions[slots])
+        reverse.moved(slots, matches, similarities, partitions)
 
     def _move(self, users: Sequence[str], vectors: Floats) -> None:
         """Indexes the users by their slots: the store's own int objects, for a million new ones would be 32 MB."""
@@ -258,21 +482,24 @@ class Engine:
             place(self.index, [self.store.slot_of[user] for user in users], vectors)
             self.epoch += 1
 
-    def _fold_recent(self, columns: ProfileColumns, entered: NDArray[np.int64]) -> None:
-        """Counts, for the trend, those recent items that the stored profile did not have yet."""
-        fresh = np.minimum(entered, columns.recent_count)
-        places = np.arange(columns.recent_items.shape[1])
-        newest = (places >= (columns.recent_count - fresh)[:, None]) & (places < columns.recent_count[:, None])
-        self._fold_trend(
-            columns.recent_items[newest],
-            self._updater.weights_of(columns.recent_types[newest]),
-            columns.recent_times_s[newest].astype(np.float64),
+    def _fold(self, users: Sequence[str], columns: ProfileColumns, entered: NDArray[np.int64]) -> None:
+        """Tells the views which recent items are new: own commits and the changelog's records alike."""
+        fresh = np.minimum(np.maximum(entered, 0), columns.recent_count).astype(np.int32)
+        if not fresh.any():
+            return
+        times_s = columns.recent_times_s.astype(np.float64)
+        self._views.fold(
+            Entered(
+                columns.recent_items,
+                self._updater.weights_of(columns.recent_types),
+                times_s,
+                columns.recent_count,
+                fresh,
+            ),
+            self.catalogue.facts.categories,
+            self.store.facts.group_codes(users) if len(self.store.facts) else None,
         )
-
-    def _fold_trend(self, items: Slots, weights: Floats, times_s: NDArray[np.float64]) -> None:
-        if len(items):
-            self._trend.fold(items, weights, times_s)
-            self._stream_time_ms = max(self._stream_time_ms, int(times_s.max() * 1000))
+        self._stream_time_ms = max(self._stream_time_ms, int(columns.last_time_ms.max()))
 
 
 def place(index: VectorIndex, slots: list[int], vectors: Floats) -> None:
@@ -292,3 +519,51 @@ def _without_self(slots: Slots, similarities: Floats, own: Slots) -> tuple[Slots
     keep = np.arange(slots.shape[1]) != drop[:, None]
     shape = (len(slots), slots.shape[1] - 1)
     return slots[keep].reshape(shape), similarities[keep].reshape(shape)
+
+
+def _request(
+    slots: Slots,
+    vectors: Floats,
+    columns: ProfileColumns,
+    excluded: Sequence[tuple[int, ...]],
+    group_codes: Slots | None,
+) -> RankRequest:
+    """A question without neighbours yet."""
+    sizes = [len(items) for items in excluded]
+    return RankRequest(
+        slots=slots,
+        vectors=vectors,
+        recent_items=columns.recent_items,
+        recent_types=columns.recent_types,
+        recent_count=columns.recent_count,
+        history_events=columns.recent_total,
+        bought_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        bought_items=np.array([i for items in excluded for i in items], np.int32),
+        neighbour_slots=np.zeros((len(slots), 0), np.int32),
+        neighbour_similarities=np.zeros((len(slots), 0), np.float32),
+        group_codes=group_codes,
+    )
+
+
+def _joined(first: RankRequest, second: RankRequest) -> RankRequest:
+    """Both questions as one."""
+    offsets = np.concatenate([first.bought_offsets, first.bought_offsets[-1] + second.bought_offsets[1:]])
+    columns: dict[str, Any] = {
+        name: None if mine is None else np.concatenate([mine, others])
+        for name, mine, others in zip(RankRequest._fields, first, second, strict=True)
+        if name != "bought_offsets"
+    }
+    return RankRequest(bought_offsets=offsets, **columns)
+
+
+def _rows(request: RankRequest, first: int, end: int | None) -> RankRequest:
+    """The question of some users."""
+    rows = slice(first, end)
+    offsets = request.bought_offsets[first : None if end is None else end + 1]
+    columns: dict[str, Any] = {
+        name: None if column is None else column[rows]
+        for name, column in request._asdict().items()
+        if name not in ("bought_offsets", "bought_items")
+    }
+    bought = request.bought_items[offsets[0] : offsets[-1]]
+    return RankRequest(bought_offsets=offsets - offsets[0], bought_items=bought, **columns)

@@ -2,87 +2,161 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from streams.core.recommendations import BecauseOf, Reason, RecommendedItem, SimilarUsers, Trending
-from streams.recommend.request import VOTERS_SHOWN, Ranking
+from streams.core.recommendations import (
+    Again,
+    BecauseOf,
+    PopularAmong,
+    PopularIn,
+    Reason,
+    RecommendedItem,
+    Rising,
+    SimilarUsers,
+    TogetherWith,
+    Trending,
+)
+from streams.recommend.request import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from streams.core.ports import Floats, Slots
+    from streams.recommend.request import Ranking
+
+    Rows = NDArray[np.intp]
+
+T = TypeVar("T")
 
 MILLIONTHS = 1_000_000
 SHARE_MIN_MILLIONTHS = 10_000
 """A reason below one per cent is noise to a reader: its share goes to the largest."""
 
 
+class _Names(NamedTuple):
+    """Ids by slot, names by code."""
+
+    users: Sequence[str]
+    items: Sequence[str]
+    categories: Sequence[str]
+    groups: Mapping[int, str]
+
+    def of_items(self, slots: Slots) -> Iterator[str]:
+        """One each."""
+        return map(self.items.__getitem__, slots.tolist())
+
+
+class _Columns(NamedTuple):
+    """Items of all lists, one after the other, and what backs their reasons. i items."""
+
+    voters: Slots
+    """(i, 3) see `Ranking`, as the others, which are (i,)."""
+    anchors: Slots
+    companions: Slots
+    groups: NDArray[np.int32]
+    categories: NDArray[np.int32]
+
+
 def recommended_lists(
-    ranking: Ranking, user_ids: Sequence[str], item_ids: Sequence[str]
+    ranking: Ranking,
+    user_ids: Sequence[str],
+    item_ids: Sequence[str],
+    category_names: Sequence[str],
+    group_names: Mapping[int, str],
 ) -> list[list[RecommendedItem]]:
-    """The list of each row, ready to be published. `user_ids` and `item_ids` are indexed by slot.
+    """The list of each row, ready to be published. Ids are indexed by slot, names by code.
 
-    Scores and shares have six decimals; the shares of an item sum to 1, the largest reason comes first, and none is
-    below .01.
+    Scores and shares have six decimals; the shares of an item sum to 1, the largest reason comes first, equal ones in
+    the order of `Source`, and none is below .01.
     """
-    scores = np.maximum(np.rint(ranking.scores.astype(np.float64) * MILLIONTHS), 1) / MILLIONTHS
-    shares = _rounded(ranking.shares)
-    # One flat list a row and column: thousands of small lists would wake the garbage collector.
-    rows = zip(
-        ranking.items.tolist(),
-        scores.tolist(),
-        *(shares[:, :, source].tolist() for source in range(3)),
-        *(ranking.voters[:, :, rank].tolist() for rank in range(VOTERS_SHOWN)),
-        ranking.anchors.tolist(),
-        strict=True,
+    # All reasons of a kind are made in one go by loops in C, not one by one: this runs for every list published.
+    present = ranking.items >= 0
+    names = _Names(user_ids, item_ids, category_names, group_names)
+    columns = _Columns(
+        ranking.voters[present],
+        ranking.anchors[present],
+        ranking.companions[present],
+        ranking.groups[present],
+        ranking.categories[present],
     )
-    return [_items(row, user_ids, item_ids) for row in rows]
+    scores = np.maximum(np.rint(ranking.scores[present].astype(np.float64) * MILLIONTHS), 1) / MILLIONTHS
+    reasons = _reasons(columns, _rounded(_by_kind(ranking.shares[present])), names)
+    items = list(map(RecommendedItem, names.of_items(ranking.items[present]), scores.tolist(), reasons))
+    return _split(items, present.sum(axis=1))
 
 
-def recommended_items(
-    ranking: Ranking, row: int, user_ids: Sequence[str], item_ids: Sequence[str]
-) -> list[RecommendedItem]:
-    """The list of one row; for a batch, `recommended_lists` is many times faster."""
-    rows = slice(row, row + 1)
-    alone = Ranking(
-        items=ranking.items[rows],
-        scores=ranking.scores[rows],
-        shares=ranking.shares[rows],
-        voters=ranking.voters[rows],
-        anchors=ranking.anchors[rows],
-    )
-    return recommended_lists(alone, user_ids, item_ids)[0]
+def _by_kind(shares: Floats) -> NDArray[np.float64]:
+    """(i, kinds) of shares (i, S): all trends are one kind, the last."""
+    by_kind = shares[:, : Source.TREND + 1].astype(np.float64)
+    by_kind[:, Source.TREND] = shares[:, Source.TREND :].sum(axis=1, dtype=np.float64)
+    return by_kind
 
 
-def _rounded(shares: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Shares of whole millionths, small ones folded into the largest, so that decimal digits sum to 1 exactly."""
-    millionths = np.rint(shares.astype(np.float64) * MILLIONTHS).astype(np.int64)
+def _rounded(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole millionths, small ones folded into the largest, so that decimal digits sum to 1 exactly."""
+    millionths = np.rint(shares * MILLIONTHS).astype(np.int64)
     largest = millionths.argmax(axis=-1)[..., None]
     millionths[millionths < SHARE_MIN_MILLIONTHS] = 0
     np.put_along_axis(millionths, largest, 0, axis=-1)
     np.put_along_axis(millionths, largest, MILLIONTHS - millionths.sum(axis=-1, keepdims=True), axis=-1)
-    return millionths / MILLIONTHS
+    return millionths
 
 
-def _items(columns: tuple[Any, ...], user_ids: Sequence[str], item_ids: Sequence[str]) -> list[RecommendedItem]:
-    """One list. Runs for every list published, so it looks up and allocates no more than it must."""
-    found: list[RecommendedItem] = []
-    for item, score, similar, content, trend, first, second, third, anchor in zip(*columns, strict=True):
-        if item < 0:
-            break
-        reasons: list[Reason] = []
-        if similar:
-            users = [user_ids[first]]
-            if second >= 0:
-                users.append(user_ids[second])
-            if third >= 0:
-                users.append(user_ids[third])
-            reasons.append(SimilarUsers(users, similar))
-        if content:
-            reasons.insert(similar >= content, BecauseOf(item_ids[anchor], content))
-        if trend:
-            reasons.insert((similar >= trend) + (content >= trend), Trending(trend))
-        found.append(RecommendedItem(item_ids[item], score, reasons))
-    return found
+def _reasons(columns: _Columns, millionths: NDArray[np.int64], names: _Names) -> list[list[Reason]]:
+    """Those of each item, the largest first."""
+    by_size = np.argsort(-millionths, axis=1, kind="stable")
+    sorted_ = np.take_along_axis(millionths, by_size, axis=1)
+    rows, ranks = np.nonzero(sorted_)
+    kinds, shares = by_size[rows, ranks], sorted_[rows, ranks] / MILLIONTHS
+    reasons = np.empty(len(rows), np.object_)
+    for kind in range(millionths.shape[1]):
+        places = np.flatnonzero(kinds == kind)
+        made = _made(kind, columns, rows[places], shares[places].tolist(), names)
+        reasons[places] = np.fromiter(made, np.object_, len(places))
+    return _split(reasons.tolist(), np.bincount(rows, minlength=len(millionths)))
+
+
+def _split(flat: list[T], counts: NDArray[np.integer]) -> list[list[T]]:
+    """So many in each list."""
+    ends = np.cumsum(counts).tolist()
+    return [flat[first:end] for first, end in pairwise([0, *ends])]
+
+
+def _made(kind: int, columns: _Columns, rows: Rows, shares: list[float], names: _Names) -> Iterator[Reason]:
+    """Reasons of one kind, for each of these rows one of this share."""
+    match kind:
+        case Source.NEIGHBOURS:
+            return map(SimilarUsers, _voters(columns.voters[rows], names.users), shares)
+        case Source.PROFILE:
+            return map(BecauseOf, names.of_items(columns.anchors[rows]), shares)
+        case Source.TOGETHER:
+            return map(TogetherWith, names.of_items(columns.companions[rows]), shares)
+        case Source.CATEGORY:
+            return map(PopularIn, map(names.categories.__getitem__, columns.categories[rows].tolist()), shares)
+        case Source.GROUP:
+            return map(PopularAmong, (names.groups[code] for code in columns.groups[rows].tolist()), shares)
+        case _:
+            return map(_WITHOUT_NAMES[kind], shares)
+
+
+_WITHOUT_NAMES: dict[int, Callable[[float], Reason]] = {
+    Source.REPEAT: Again,
+    Source.RISING: Rising,
+    Source.TREND: Trending,
+}
+
+
+def _voters(slots: Slots, user_ids: Sequence[str]) -> Iterator[list[str]]:
+    """The ids of one, two or three users in each row."""
+    for first, second, third in slots.tolist():
+        if second < 0:
+            yield [user_ids[first]]
+        elif third < 0:
+            yield [user_ids[first], user_ids[second]]
+        else:
+            yield [user_ids[first], user_ids[second], user_ids[third]]

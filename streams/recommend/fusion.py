@@ -1,7 +1,20 @@
-"""Three scores become one, and the parts that each source has in it. Shapes: u users, c candidates, n items."""
+"""Many opinions become one score, by weights that are learned from what users do next.
+
+Each source s says how much an item is worth to a user, in its own unit. Made comparable within one user's candidates:
+`a = worth / best worth` and `l = 1 + log(a) / LOG_RANGE`, both 0 where the source says nothing. An item's utility is
+the sum of `w[s] * a + v[s] * l`; the chance that it is the next one is the softmax of the utilities over the
+candidates. Each event of a user is a lesson: one step of gradient descent on the log-loss of the item that it named.
+The weights are a shared part and one part for each segment of users (length of the history, type of the last event).
+
+Weights do not fall below 0: no source can speak against an item, so an item's score is exactly the sum of what its
+sources say for it.
+
+Shapes: u users, c candidates, S sources, F = 2 S features, n items in a list.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +23,84 @@ from numpy.typing import NDArray
 from streams.core.ports import Floats, Slots
 from streams.recommend.kernel import kernel
 
-TREND_FLOOR = 1e-6
-"""Trend part of an item that nobody touched: it can end a short list, and its score stays above 0."""
+LOG_RANGE = 6.0
+"""Natural logarithms below the best at which a source's opinion counts as none: a factor of 400."""
+HISTORY_BOUNDS = (3, 10, 50)
+HISTORY_SEGMENTS = len(HISTORY_BOUNDS) + 1
+TYPE_SEGMENTS = 256
+MISSED = np.inf
+"""The rank of an item that was not among the candidates."""
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionConfig:
+    """How weights are learned.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    learning_rate: float = 0.03
+    """Step of the weights of `a`."""
+    log_learning_rate: float = 0.1
+    """Step of the weights of `l`."""
+    start: float = 8.0
+    """Sum of the weights before the first lesson, spread evenly over `a` of all sources."""
+    step_max: float = 0.5
+    """No lesson moves a weight further."""
+    weight_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        rates = (self.learning_rate, self.log_learning_rate)
+        if not (all(0 <= rate < np.inf for rate in rates) and self.start > 0 and self.step_max > 0):
+            raise ValueError(
+                "learning rates must be at least 0, start and step_max above 0, got "
+                f"{self.learning_rate}, {self.log_learning_rate}, {self.start} and {self.step_max}"
+            )
+        if not self.weight_max >= self.start:
+            raise ValueError(f"weight_max must be at least start, got {self.weight_max} and {self.start}")
+
+
+class FusionWeights(NamedTuple):
+    """(S, 2) pairs of weights for `a` and `l`, and what segments add to them."""
+
+    shared: Doubles
+    """(S, 2)"""
+    by_history: Doubles
+    """(HISTORY_SEGMENTS, S, 2)"""
+    by_type: Doubles
+    """(TYPE_SEGMENTS, S, 2) by the code of the user's last event type."""
+
+    @classmethod
+    def start(cls, sources: int, total: float) -> FusionWeights:
+        """All sources alike."""
+        shared = np.zeros((sources, 2))
+        shared[:, 0] = total / max(sources, 1)
+        return cls(shared, np.zeros((HISTORY_SEGMENTS, sources, 2)), np.zeros((TYPE_SEGMENTS, sources, 2)))
+
+    def copy(self) -> FusionWeights:
+        """Arrays of its own."""
+        return FusionWeights(*(each.copy() for each in self))
+
+    def moved(self, before: FusionWeights, after: FusionWeights) -> FusionWeights:
+        """These weights, moved as far as from `before` to `after`."""
+        return FusionWeights(*(mine + (new - old) for mine, old, new in zip(self, before, after, strict=True)))
+
+
+class Segments(NamedTuple):
+    """Where each user belongs."""
+
+    history: NDArray[np.int32]
+    """(u,) 0 .. HISTORY_SEGMENTS - 1"""
+    last_type: NDArray[np.uint8]
+    """(u,) code of the last event's type; 255 without one."""
+
+    @classmethod
+    def of(cls, history_events: NDArray[np.integer], last_type: NDArray[np.uint8]) -> Segments:
+        """By the number of events that a user's profile has taken in."""
+        return cls(np.searchsorted(HISTORY_BOUNDS, history_events, "right").astype(np.int32), last_type)
 
 
 class Fused(NamedTuple):
@@ -20,107 +109,222 @@ class Fused(NamedTuple):
     places: Slots
     """(u, n) column of the candidate, -1 past the end."""
     scores: Floats
-    """(u, n) in (0, 1]."""
+    """(u, n) in (0, 1]: utility / the largest that the user's weights allow."""
     shares: Floats
-    """(u, n, 3) parts of the score by source, in the order of the weights."""
+    """(u, n, S) parts of the score by source, >= 0, their sum is 1."""
 
 
-def fuse(
-    items: Slots,
-    votes: NDArray[np.float64],
-    cosines: Floats,
-    trend_masses: NDArray[np.float64],
-    weights: tuple[float, float, float],
-    content_temperature: float,
-    count: int,
-) -> Fused:
-    """Makes the sources' scores comparable for each user and mixes them.
+def fuse(items: Slots, worth: Floats, weights: FusionWeights, segments: Segments, count: int) -> Fused:
+    """Mixes the opinions `worth` (u, c, S), >= 0, on the candidates `items` (u, c), -1 for none.
 
-    Each source's best item of the user gets 1 times the source's weight; the others get votes / best votes,
-    exp((cosine - best cosine) / temperature) where the cosine is positive, and popularity / best popularity.
-    Weights are scaled to sum to 1. `trend_masses` are logarithms (base 2). All inputs are (u, c); a candidate of
-    -1 is none.
+    An item that no source knows gets a score just above 0 and all of its shares from the last source.
     """
-    users = len(items)
+    users, sources = len(items), worth.shape[2]
     fused = Fused(
         places=np.full((users, count), -1, np.int32),
         scores=np.zeros((users, count), np.float32),
-        shares=np.zeros((users, count, 3), np.float32),
+        shares=np.zeros((users, count, sources), np.float32),
     )
-    scaled = np.array(weights, np.float64) / sum(weights)
-    _fuse(items, votes, cosines, trend_masses, scaled, content_temperature, fused)
+    _fuse(items, worth, weights, segments, fused)
     return fused
 
 
-@kernel
-def _fuse(
-    items: Slots,
-    votes: NDArray[np.float64],
-    cosines: Floats,
-    trend_masses: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    content_temperature: float,
-    fused: Fused,
-) -> None:
-    parts = np.zeros((items.shape[1], 3), np.float64)
-    for row in range(items.shape[0]):
-        _weigh(items[row], votes[row], cosines[row], trend_masses[row], weights, content_temperature, parts)
-        count = _select(items[row], parts, fused.places[row], fused.scores[row])
-        for rank in range(count):
-            part = parts[fused.places[row, rank]]
-            total = part[0] + part[1] + part[2]
-            for source in range(3):
-                fused.shares[row, rank, source] = part[source] / total
+class Lessons(NamedTuple):
+    """What the events of a batch taught. l lessons."""
+
+    weights: FusionWeights
+    """After the last one."""
+    ranks: Doubles
+    """(l,) place of the item that came, 0 the best, the middle among equals; MISSED when it was no candidate."""
+    chances: Floats
+    """(l,) what the item's chance to come was said to be; 0 when it was no candidate."""
+    top_chances: Floats
+    """(l,) what the chance of the best candidate was said to be."""
+
+
+def learn(
+    items: Slots, worth: Floats, targets: Slots, weights: FusionWeights, segments: Segments, config: FusionConfig
+) -> Lessons:
+    """Judges each row's candidates by the item `targets` (l,) that came, then takes one step, row after row."""
+    learned = weights.copy()
+    ranks = np.full(len(items), MISSED)
+    chances = np.zeros(len(items), np.float32)
+    top_chances = np.zeros(len(items), np.float32)
+    _learn(
+        items, worth, targets, learned, segments, np.array([config.learning_rate, config.log_learning_rate]),
+        config.step_max, config.weight_max, ranks, chances, top_chances,
+    )  # fmt: skip
+    return Lessons(learned, ranks, chances, top_chances)
+
+
+def source_ranks(items: Slots, worth: Floats, targets: Slots) -> Doubles:
+    """(l, S) place of each row's target when one source alone decides; MISSED where it says nothing of the target."""
+    ranks = np.full((len(items), worth.shape[2]), MISSED)
+    _source_ranks(items, worth, targets, ranks)
+    return ranks
 
 
 @kernel
-def _weigh(
-    items: Slots,
-    votes: NDArray[np.float64],
-    cosines: Floats,
-    trend_masses: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    content_temperature: float,
-    parts: NDArray[np.float64],
-) -> None:
-    """Writes each candidate's weighted parts (c, 3)."""
-    votes_best, cosine_best, mass_best = 0.0, 0.0, -np.inf
+def _features(items: Slots, worth: Floats, features: Doubles) -> None:
+    """Writes (c, S, 2) for one user."""
+    for source in range(worth.shape[1]):
+        best = 0.0
+        for column in range(len(items)):
+            if items[column] >= 0:
+                best = max(best, float(worth[column, source]))
+        for column in range(len(items)):
+            features[column, source, 0] = 0.0
+            features[column, source, 1] = 0.0
+            if items[column] >= 0 and worth[column, source] > 0:
+                share = worth[column, source] / best
+                features[column, source, 0] = share
+                features[column, source, 1] = max(0.0, 1.0 + np.log(share) / LOG_RANGE)
+
+
+@kernel
+def _weights_of(weights: FusionWeights, history: int, last_type: int, mixed: Doubles) -> None:
+    for source in range(mixed.shape[0]):
+        for feature in range(2):
+            mixed[source, feature] = max(
+                0.0,
+                weights.shared[source, feature]
+                + weights.by_history[history, source, feature]
+                + weights.by_type[last_type, source, feature],
+            )
+
+
+@kernel
+def _utilities(items: Slots, features: Doubles, mixed: Doubles, utilities: Doubles) -> None:
     for column in range(len(items)):
+        total = 0.0
         if items[column] >= 0:
-            votes_best = max(votes_best, votes[column])
-            cosine_best = max(cosine_best, float(cosines[column]))
-            mass_best = max(mass_best, trend_masses[column])
-    for column in range(len(items)):
-        parts[column] = 0.0
-        if votes[column] > 0:
-            parts[column, 0] = weights[0] * votes[column] / votes_best
-        if cosines[column] > 0:
-            parts[column, 1] = weights[1] * np.exp((cosines[column] - cosine_best) / content_temperature)
-        popularity = 0.0
-        if trend_masses[column] > -np.inf:
-            popularity = 2.0 ** (trend_masses[column] - mass_best)
-        parts[column, 2] = weights[2] * max(popularity, TREND_FLOOR)
+            for source in range(mixed.shape[0]):
+                total += mixed[source, 0] * features[column, source, 0] + mixed[source, 1] * features[column, source, 1]
+        else:
+            total = -np.inf
+        utilities[column] = total
 
 
 @kernel
-def _select(items: Slots, parts: NDArray[np.float64], places: Slots, scores: Floats) -> int:
-    """Writes the columns and the scores of the best, by insertion. Returns how many there are."""
+def _fuse(items: Slots, worth: Floats, weights: FusionWeights, segments: Segments, fused: Fused) -> None:
+    sources = worth.shape[2]
+    features = np.zeros((items.shape[1], sources, 2))
+    utilities = np.zeros(items.shape[1])
+    mixed = np.zeros((sources, 2))
+    for row in range(len(items)):
+        _features(items[row], worth[row], features)
+        _weights_of(weights, segments.history[row], segments.last_type[row], mixed)
+        _utilities(items[row], features, mixed, utilities)
+        highest = max(mixed.sum(), 1e-12)
+        count = _select(items[row], utilities, fused.places[row])
+        for rank in range(count):
+            column = fused.places[row, rank]
+            total = utilities[column]
+            if total > 0:
+                fused.scores[row, rank] = max(total / highest, 1e-6)
+                for source in range(sources):
+                    fused.shares[row, rank, source] = (
+                        mixed[source, 0] * features[column, source, 0] + mixed[source, 1] * features[column, source, 1]
+                    ) / total
+            else:
+                fused.scores[row, rank] = 1e-6
+                fused.shares[row, rank, sources - 1] = 1.0
+
+
+@kernel
+def _select(items: Slots, utilities: Doubles, places: Slots) -> int:
+    """Writes the columns of the best, by insertion. Returns how many there are."""
     count = 0
     for column in range(len(items)):
         if items[column] < 0:
             continue
-        score = np.float32(min(parts[column, 0] + parts[column, 1] + parts[column, 2], 1.0))
+        score = utilities[column]
         rank = count
         while rank > 0 and (
-            score > scores[rank - 1] or (score == scores[rank - 1] and items[column] < items[places[rank - 1]])
+            score > utilities[places[rank - 1]]
+            or (score == utilities[places[rank - 1]] and items[column] < items[places[rank - 1]])
         ):
             rank -= 1
         if rank == len(places):
             continue
         for later in range(min(count, len(places) - 1), rank, -1):
-            scores[later] = scores[later - 1]
             places[later] = places[later - 1]
-        scores[rank] = score
         places[rank] = column
         count = min(count + 1, len(places))
     return count
+
+
+@kernel
+def _learn(
+    items: Slots, worth: Floats, targets: Slots, weights: FusionWeights, segments: Segments, rates: Doubles,
+    step_max: float, weight_max: float, ranks: Doubles, chances: Floats, top_chances: Floats,
+) -> None:  # fmt: skip
+    sources = worth.shape[2]
+    features = np.zeros((items.shape[1], sources, 2))
+    utilities = np.zeros(items.shape[1])
+    mixed = np.zeros((sources, 2))
+    gradient = np.zeros((sources, 2))
+    for row in range(len(items)):
+        history, last_type = segments.history[row], segments.last_type[row]
+        _features(items[row], worth[row], features)
+        _weights_of(weights, history, last_type, mixed)
+        _utilities(items[row], features, mixed, utilities)
+        if utilities.max() == -np.inf:  # nobody proposed anything
+            continue
+        odds = np.exp(utilities - utilities.max())
+        odds /= odds.sum()
+        top_chances[row] = odds.max()
+        target = _place_of(items[row], targets[row])
+        if target < 0:
+            continue
+        ranks[row] = _rank_of(utilities, target)
+        chances[row] = odds[target]
+        odds[target] -= 1.0
+        for source in range(sources):
+            gradient[source, 0] = np.dot(odds, features[:, source, 0].copy())
+            gradient[source, 1] = np.dot(odds, features[:, source, 1].copy())
+        for part in (weights.shared, weights.by_history[history], weights.by_type[last_type]):
+            _step(part, gradient, rates, step_max, weight_max)
+        # A debt would have to be paid off before the source is heard again.
+        weights.shared[:] = np.maximum(weights.shared, 0.0)
+
+
+@kernel
+def _step(part: Doubles, gradient: Doubles, rates: Doubles, step_max: float, weight_max: float) -> None:
+    for source in range(part.shape[0]):
+        for feature in range(2):
+            step = min(max(-rates[feature] * gradient[source, feature], -step_max), step_max)
+            part[source, feature] = min(max(part[source, feature] + step, -weight_max), weight_max)
+
+
+@kernel
+def _place_of(items: Slots, target: int) -> int:
+    for column in range(len(items)):
+        if items[column] == target:
+            return column
+    return -1
+
+
+@kernel
+def _rank_of(utilities: Doubles, target: int) -> float:
+    above, equal = 0, 0
+    for column in range(len(utilities)):
+        if utilities[column] > utilities[target]:
+            above += 1
+        elif utilities[column] == utilities[target]:
+            equal += 1
+    return above + (equal - 1) / 2
+
+
+@kernel
+def _source_ranks(items: Slots, worth: Floats, targets: Slots, ranks: Doubles) -> None:
+    opinions = np.zeros(items.shape[1])
+    for row in range(len(items)):
+        target = _place_of(items[row], targets[row])
+        if target < 0:
+            continue
+        for source in range(worth.shape[2]):
+            if worth[row, target, source] > 0:
+                for column in range(items.shape[1]):
+                    opinions[column] = worth[row, column, source] if items[row, column] >= 0 else -1.0
+                ranks[row, source] = _rank_of(opinions, target)

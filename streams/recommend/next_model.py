@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from streams.core.histories import Histories, encoded_histories
 from streams.core.ports import Floats
 from streams.core.profile import FORGOTTEN
+from streams.core.user_facts import Tokens, start_states
 from streams.recommend.engine import place
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Changes:
     versions: NDArray[np.int64]
     """(u,)"""
     histories: Histories
+    tokens: list[Tokens]
+    """(u,) what the users say of themselves."""
     user_rows: int
     """Rows of the store's columns."""
     item_rows: int
@@ -105,6 +108,7 @@ class NextModel:
             gone=gone,
             versions=store.columns.version[slots],
             histories=Histories.of(store.columns, slots.astype(np.int32)),
+            tokens=store.facts.tokens([store.user_ids[slot] for slot in slots.tolist()]),
             user_rows=len(store.columns.version),
             item_rows=catalogue.capacity,
             is_full=len(items.slots) == items_max or len(slots) == users_max,
@@ -155,7 +159,9 @@ class NextModel:
         self._revisions[items.slots] = items.revisions
 
     def _take_in_users(self, changes: Changes) -> None:
-        states = encoded_histories(changes.histories, self.model.profiles, self._item_vectors, self._type_weights)
+        profiles = self.model.profiles
+        starts = start_states(profiles, changes.tokens)
+        states = encoded_histories(changes.histories, profiles, self._item_vectors, self._type_weights, starts)
         self._states[changes.slots] = states
         if changes.gone:  # while they are known to the index: only then it erases them from its graphs too
             self.model.index.forget(changes.gone)

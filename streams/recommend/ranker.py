@@ -2,44 +2,106 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from streams.core.ports import Floats, Slots
 from streams.recommend.candidates import Hidden, Neighbourhood, gather_candidates
+from streams.recommend.category_trend import category_mix
 from streams.recommend.content import cosines, guided_rows, nearest_recent, propose_by_content
-from streams.recommend.fusion import fuse
+from streams.recommend.fusion import FusionConfig, FusionWeights, Lessons, Segments, fuse, learn
 from streams.recommend.kernel import PLAIN
-from streams.recommend.request import RankerConfig, Ranking, RankRequest
+from streams.recommend.repeats import repeat_worth
+from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, source_names
+from streams.recommend.rerank import RerankConfig, Reranker
+from streams.recommend.trend import top_slots
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from streams.core.catalogue import Catalogue
-    from streams.core.ports import Slots
     from streams.core.profile import ProfileStore
-    from streams.recommend.trend import Trend
+    from streams.recommend.views import Views
 
+NO_TYPE = 255
+ITEMS_AN_EVENT = 1000
+"""Items that one event pays to look at, for what is popular."""
+RERANKED_MAX = 100
+"""Best candidates among which rules and diversity choose."""
+LEAST_MASS = -1e300
+"""Below every stored logarithm of a popularity."""
 TYPE_CODES_MAX = 256
 
 
-class Ranker:
-    """Mixes what similar users had, what resembles the profile and what is popular now.
+class Pool(NamedTuple):
+    """The candidates of u users and what each source says of them."""
 
-    Keeps nothing between calls: a list depends on the request and on the store, the catalogue and the trend as they
-    are. Not thread-safe: called in the compute thread only, which also writes those three.
+    items: Slots
+    """(u, c) catalogue slots, each once a row, unordered, padded with -1."""
+    worth: Floats
+    """(u, c, S) >= 0; 0 where a source says nothing."""
+    voters: Slots
+    """(u, c, 3) neighbours that added most."""
+    companions: Slots
+    """(u, c) see `Ranking`."""
+    groups: NDArray[np.int32]
+    """(u, c) see `Ranking`."""
+    categories: NDArray[np.int32]
+    """(u, c) see `Ranking`."""
+
+    def rows(self, rows: slice) -> Pool:
+        """Those of some users; views."""
+        return Pool(**{name: column[rows] for name, column in self._asdict().items()})
+
+
+class _Tops(NamedTuple):
+    """What everybody likes, as of one moment."""
+
+    slots: Slots
+    """(1 + trends, m)"""
+    n: int
+    """Asked for; there may be fewer items."""
+    folded: int
+    """Events that the views had counted."""
+    items: int
+    """Items there were."""
+
+
+class Ranker:
+    """Asks all sources, mixes their opinions by learned weights, and names the reasons.
+
+    Keeps the weights between calls, and in large catalogues for a few events what is popular: else a list depends on
+    the request and on the store, the catalogue and the views as they are. Not thread-safe: called in the compute
+    thread only, which also writes those.
     """
 
-    def __init__(self, store: ProfileStore, catalogue: Catalogue, trend: Trend, config: RankerConfig) -> None:
+    def __init__(
+        self,
+        store: ProfileStore,
+        catalogue: Catalogue,
+        views: Views,
+        config: RankerConfig,
+        reranker: Reranker | None = None,
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
-        self._trend = trend
+        self._views = views
         self._config = config
+        self.reranker = reranker or Reranker(catalogue, RerankConfig(list_items=config.list_items))
+        """Orders the best candidates by settings and rules."""
         self._per_source = max(config.candidates, config.list_items)
         self._type_counts = np.zeros(TYPE_CODES_MAX, np.bool_)
         self._type_counts[: len(config.type_weights)] = [weight > 0 for weight in config.type_weights]
         if not config.type_weights:
             self._type_counts[:] = True
+        self._tops: _Tops | None = None
+        self.sources = source_names([trend.half_life_s for trend in views.trends])
+        self.weights = FusionWeights.start(len(self.sources), config.fusion.start)
+
+    @property
+    def fusion(self) -> FusionConfig:
+        """How the weights are learned."""
+        return self._config.fusion
 
     def rank(self, request: RankRequest) -> Ranking:
         """The lists of all users of the request, row by row.
@@ -50,69 +112,142 @@ class Ranker:
         Raises:
             ValueError: the arrays of the request do not fit each other.
         """
-        request = _checked(request, self._catalogue.vectors.shape[1])
-        described, available = self._catalogue.described, self._catalogue.available
+        request = checked(request, self._catalogue.vectors.shape[1])
+        return self.choose(self.pool(request), request, now_s=0.0)
+
+    def choose(self, pool: Pool, request: RankRequest, now_s: float) -> Ranking:
+        """The lists that the weights and the rules of now make of a pool. Scores and shares are those before rules."""
+        reranker = self.reranker
+        depth = max(RERANKED_MAX, self._config.list_items) if reranker.changes_lists else self._config.list_items
+        fused = fuse(pool.items, pool.worth, self.weights, segments_of(request), depth)
+        best = _picked(pool.items, fused.places)
+        chosen = reranker.rerank(request.slots, best, fused.scores, request.recent_items, request.recent_count, now_s)
+        places = _picked(fused.places, chosen.places)
+        items = _picked(pool.items, places)
+        return Ranking(
+            items=items,
+            scores=_kept(fused.scores, chosen.places),
+            shares=_kept(fused.shares, chosen.places),
+            short_because=chosen.short_because,
+            voters=_picked(pool.voters, places),
+            anchors=nearest_recent(
+                items,
+                request.recent_items,
+                request.recent_count,
+                self._catalogue.vectors,
+                self._catalogue.described,
+            ),
+            companions=_picked(pool.companions, places),
+            groups=_picked(pool.groups, places),
+            categories=_picked(pool.categories, places),
+        )
+
+    def learn(self, pool: Pool, request: RankRequest, targets: Slots) -> Lessons:
+        """What the items (u,) that the users of the request chose next teach; the weights stay as they are."""
+        return learn(pool.items, pool.worth, targets, self.weights, segments_of(request), self._config.fusion)
+
+    def pool(self, request: RankRequest) -> Pool:
+        """All candidates of a checked request, with every source's opinion on each."""
+        catalogue, views = self._catalogue, self._views
+        described, available = catalogue.described, self._available()
         eligible = described & available
         guided = guided_rows(request.vectors, request.recent_items, described)
         hidden = self._hidden(request)
-        by_content = propose_by_content(
-            request.vectors,
-            np.flatnonzero(guided).astype(np.int32),
-            self._catalogue.vectors,
-            eligible,
-            hidden,
-            self._per_source,
-        )
-        by_trend = self._trend.top(self._per_source + int(np.diff(hidden.offsets).max(initial=0)), available)
+        facts = catalogue.facts.categories
+        mix = category_mix(request.recent_items, request.recent_count, facts)
+        category_masses = views.category_trend.masses(len(available))
+        n = self._per_source
+        rows = np.flatnonzero(guided).astype(np.int32)
+        proposals = [
+            propose_by_content(request.vectors, rows, catalogue.vectors, eligible, hidden, n),
+            views.together.propose(request.recent_items, request.recent_count, available, hidden, n),
+            views.by_category.propose(mix, category_masses, available, hidden, n),
+        ]
+        grouped = request.group_codes
+        if grouped is not None:
+            proposals.append(views.groups.propose(grouped, available, n, hidden).items)
+        if self._config.repeats:
+            proposals.append(_still_there(request.recent_items, available))
+        if len(pinned := self.reranker.pinned()):
+            proposals.append(_unless_hidden(pinned, hidden, len(request.slots)))
         found = gather_candidates(
-            self._neighbourhood(request), by_content, by_trend, hidden, available, self._per_source
+            self._neighbourhood(request),
+            np.concatenate(proposals, axis=1),
+            self._trending(int(np.diff(hidden.offsets).max(initial=0)), available),
+            hidden,
+            available,
+            n,
         )
-        fused = fuse(
-            found.items,
-            found.votes,
-            cosines(request.vectors, guided, found.items, self._catalogue.vectors, eligible),
-            self._trend.masses(max(len(available), 1))[found.items],
-            (self._config.similar_users, self._config.because_of, self._config.trending),
-            self._config.content_temperature,
-            self._config.list_items,
+        items = found.items
+        worth = np.zeros((*items.shape, len(self.sources)), np.float32)
+        worth[:, :, Source.NEIGHBOURS] = found.votes
+        worth[:, :, Source.PROFILE] = _warmed(
+            cosines(request.vectors, guided, items, catalogue.vectors, eligible), self._config.content_temperature
         )
-        items = _picked(found.items, fused.places)
-        return Ranking(
-            items=items,
-            scores=fused.scores,
-            shares=fused.shares,
-            voters=_picked(found.voters, fused.places),
-            anchors=nearest_recent(
-                items, request.recent_items, request.recent_count, self._catalogue.vectors, described
-            ),
+        worth[:, :, Source.TOGETHER], companions = views.together.score(
+            request.recent_items, request.recent_count, items
         )
+        worth[:, :, Source.CATEGORY], categories = views.by_category.score(mix, category_masses, facts, items)
+        if self._config.repeats:
+            worth[:, :, Source.REPEAT] = repeat_worth(items, request.recent_items, request.recent_count)
+        worth[:, :, Source.RISING] = _popularity(views.rising(max(len(available), 1)), items)
+        for index, trend in enumerate(views.trends):
+            worth[:, :, Source.TREND + index] = _popularity(trend.masses(max(len(available), 1)), items)
+        groups = np.full(items.shape, -1, np.int32)
+        if grouped is not None:
+            worth[:, :, Source.GROUP], groups = views.groups.score(grouped, items)
+        return Pool(items, worth, found.voters, companions, groups, categories)
 
     def warm_up(self) -> None:
         """Compiles everything that `rank` needs, or loads it, so that the first list is not seconds late."""
         recent = self._store.layout.recent_items
-        self.rank(
-            RankRequest(
-                slots=np.zeros(0, np.int32),
-                vectors=np.zeros((0, self._catalogue.vectors.shape[1]), np.float32),
-                recent_items=np.zeros((0, recent), np.int32),
-                recent_count=np.zeros(0, np.int32),
-                bought_offsets=np.zeros(1, np.int32),
-                bought_items=np.zeros(0, np.int32),
-                neighbour_slots=np.zeros((0, 1), np.int32),
-                neighbour_similarities=np.zeros((0, 1), np.float32),
-                now_s=0.0,
-            )
+        request = RankRequest(
+            slots=np.zeros(0, np.int32),
+            vectors=np.zeros((0, self._catalogue.vectors.shape[1]), np.float32),
+            recent_items=np.zeros((0, recent), np.int32),
+            recent_types=np.zeros((0, recent), np.uint8),
+            recent_count=np.zeros(0, np.int32),
+            history_events=np.zeros(0, np.int64),
+            bought_offsets=np.zeros(1, np.int32),
+            bought_items=np.zeros(0, np.int32),
+            neighbour_slots=np.zeros((0, 1), np.int32),
+            neighbour_similarities=np.zeros((0, 1), np.float32),
         )
+        self.rank(request)
+        if self.reranker.changes_lists:  # else it would cost seconds at a first start for nothing
+            self.reranker.warm_up()
+        self.learn(self.pool(checked(request, self._catalogue.vectors.shape[1])), request, np.zeros(0, np.int32))
+
+    def _available(self) -> NDArray[np.bool_]:
+        """(items,) what may be in lists at all."""
+        rules = self.reranker.rules
+        available = self._catalogue.available if rules.exclude.unavailable else np.ones(len(self._catalogue), np.bool_)
+        return available & self.reranker.allowed() if self.reranker.changes_lists else available
+
+    def _trending(self, hidden_max: int, available: NDArray[np.bool_]) -> Slots:
+        """(1 + trends, m) what rises and what is popular, so many that each user has enough that are not hidden.
+
+        To look at all items costs by their number, so it is done once for so many events that each event pays for
+        `ITEMS_AN_EVENT` of them; what these events changed is in the scores at once all the same.
+        """
+        n, stale = self._per_source + hidden_max, len(available) // ITEMS_AN_EVENT
+        tops = self._tops
+        if tops is None or tops.n < n or max(self._views.folded - tops.folded, len(available) - tops.items) > stale:
+            n = max(n, 0 if tops is None else tops.n)
+            rising = top_slots(self._views.rising(len(available)), n, available)
+            rows = [rising, *(trend.top(n, available) for trend in self._views.trends)]
+            tops = self._tops = _Tops(np.stack(rows), n, self._views.folded, len(available))
+        return tops.slots
 
     def _hidden(self, request: RankRequest) -> Hidden:
-        """The items that each user has seen or bought; none when repeats are on."""
-        users = len(request.slots)
-        if self._config.repeats:
-            return Hidden(np.zeros(users + 1, np.int32), np.zeros(0, np.int32))
-        seen = request.recent_items >= 0
+        """The items that each user has seen or bought, as far as the rules, else the setting `repeats`, hide them."""
+        users, exclude = len(request.slots), self.reranker.rules.exclude
+        hide = not self._config.repeats
+        seen = (request.recent_items >= 0) & (hide if exclude.seen is None else exclude.seen)
+        bought = np.full(len(request.bought_items), hide if exclude.bought is None else exclude.bought)
         bought_by = np.repeat(np.arange(users), np.diff(request.bought_offsets))
-        by = np.concatenate([np.nonzero(seen)[0], bought_by])
-        items = np.concatenate([request.recent_items[seen], request.bought_items])
+        by = np.concatenate([np.nonzero(seen)[0], bought_by[bought]])
+        items = np.concatenate([request.recent_items[seen], request.bought_items[bought]])
         offsets = np.zeros(users + 1, np.int32)
         np.cumsum(np.bincount(by, minlength=users), out=offsets[1:])
         return Hidden(offsets, items[np.argsort(by, kind="stable")])
@@ -143,13 +278,58 @@ def _picked(candidates: Slots, places: Slots) -> Slots:
     return picked
 
 
-def _checked(request: RankRequest, dim: int) -> RankRequest:
+def _kept(values: Floats, places: Slots) -> Floats:
+    """The values (u, c, ...) at these places (u, n); 0 where a list has ended."""
+    kept: Floats = values[np.arange(len(places))[:, None], places]
+    kept[places < 0] = 0
+    return kept
+
+
+def _unless_hidden(items: Slots, hidden: Hidden, users: int) -> Slots:
+    """(u, p) the same items for everybody, -1 where one is hidden from the user."""
+    offered = np.tile(items, (users, 1))
+    by = np.repeat(np.arange(users), np.diff(hidden.offsets))
+    for column, item in enumerate(items.tolist()):
+        offered[by[hidden.items == item], column] = -1
+    return offered
+
+
+def segments_of(request: RankRequest) -> Segments:
+    """Which weights count for each user."""
+    last = request.recent_types[np.arange(len(request.slots)), np.maximum(request.recent_count - 1, 0)]
+    return Segments.of(request.history_events, np.where(request.recent_count > 0, last, NO_TYPE).astype(np.uint8))
+
+
+def _still_there(recent_items: Slots, available: NDArray[np.bool_]) -> Slots:
+    """The recent items that may be recommended, -1 in the place of the others."""
+    known = (recent_items >= 0) & (recent_items < len(available))
+    known[known] = available[recent_items[known]]
+    return np.where(known, recent_items, -1).astype(np.int32)
+
+
+def _warmed(similarities: Floats, temperature: float) -> Floats:
+    """exp((similarity - the row's best) / temperature), 0 where there is no likeness."""
+    best = similarities.max(axis=1, initial=0, keepdims=True)
+    return np.where(similarities > 0, np.exp((similarities - best) / temperature), 0).astype(np.float32)
+
+
+def _popularity(masses: NDArray[np.float64], items: Slots) -> Floats:
+    """(u, c) popularity of the items less that of the row's best, from the stored logarithms."""
+    own = np.where(items >= 0, masses[items], -np.inf)
+    best = own.max(axis=1, initial=LEAST_MASS, keepdims=True)
+    popularity: Floats = np.exp2(own - best).astype(np.float32)
+    return popularity
+
+
+def checked(request: RankRequest, dim: int) -> RankRequest:
     """The request with the types and the memory order that the kernels are compiled for."""
     users, recent = len(request.slots), request.recent_items.shape[1:]
     shapes = {
         "vectors": (users, dim),
         "recent_items": (users, *recent),
+        "recent_types": (users, *recent),
         "recent_count": (users,),
+        "history_events": (users,),
         "bought_offsets": (users + 1,),
         "neighbour_slots": (users, *request.neighbour_similarities.shape[1:]),
         "neighbour_similarities": (users, *request.neighbour_slots.shape[1:]),
@@ -160,6 +340,9 @@ def _checked(request: RankRequest, dim: int) -> RankRequest:
     ends = int(request.bought_offsets[0]), int(request.bought_offsets[-1])
     if ends != (0, len(request.bought_items)):
         raise ValueError(f"bought_offsets must go from 0 to {len(request.bought_items)}, the number bought, got {ends}")
+    groups = request.group_codes
+    if groups is not None and (groups.ndim != 2 or len(groups) != users):
+        raise ValueError(f"group_codes must have a row for each of {users} users, got the shape {groups.shape}")
     if request.recent_count.max(initial=0) > request.recent_items.shape[1]:
         raise ValueError(
             f"recent_count must be at most {request.recent_items.shape[1]}, the places there are, "
@@ -169,10 +352,12 @@ def _checked(request: RankRequest, dim: int) -> RankRequest:
         slots=np.require(request.slots, np.int32, PLAIN),
         vectors=np.require(request.vectors, np.float32, PLAIN),
         recent_items=np.require(request.recent_items, np.int32, PLAIN),
+        recent_types=np.require(request.recent_types, np.uint8, PLAIN),
         recent_count=np.require(request.recent_count, np.int32, PLAIN),
+        history_events=np.require(request.history_events, np.int64, PLAIN),
         bought_offsets=np.require(request.bought_offsets, np.int32, PLAIN),
         bought_items=np.require(request.bought_items, np.int32, PLAIN),
         neighbour_slots=np.require(request.neighbour_slots, np.int32, PLAIN),
         neighbour_similarities=np.require(request.neighbour_similarities, np.float32, PLAIN),
-        now_s=request.now_s,
+        group_codes=None if groups is None or (groups < 0).all() else np.require(groups, np.int32, PLAIN),
     )

@@ -1,20 +1,49 @@
 """What the ranker is asked and what it answers.
 
-Shapes: u users, d dimensions, R recent items, k neighbours, n items in a list.
+Shapes: u users, d dimensions, R recent items, k neighbours, n items in a list, S sources.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.ports import Floats, Slots
+from streams.recommend.fusion import FusionConfig
 
 VOTERS_SHOWN = 3
+
+
+class Source(IntEnum):
+    """Who proposes items, in the order of the shares. The trends come last, one for each half-life."""
+
+    NEIGHBOURS = 0
+    """What the nearest users had lately."""
+    PROFILE = 1
+    """Likeness of the item's vector to the user's."""
+    TOGETHER = 2
+    """What people had shortly before or after the user's last items."""
+    CATEGORY = 3
+    """What is popular in the categories of the user's last items."""
+    REPEAT = 4
+    """The user's own recent items; silent unless repeats are on."""
+    GROUP = 5
+    """What is popular among people of the same age, gender, occupation, country, ...; for users with few events."""
+    RISING = 6
+    """What is popular of late much more than it ever was: new or waking up."""
+    TREND = 7
+    """What is popular with everybody; the first of several half-lives."""
+
+
+def source_names(half_lives_s: Sequence[float]) -> tuple[str, ...]:
+    """Names of all sources, in the order of the shares."""
+    trends = tuple(f"trend-{half_life_s / 3600:g}h" for half_life_s in half_lives_s)
+    return (*(source.name.lower() for source in Source if source is not Source.TREND), *trends)
 
 
 class RankRequest(NamedTuple):
@@ -26,8 +55,12 @@ class RankRequest(NamedTuple):
     """(u, d) unit profile vectors; zeros for a user without direction."""
     recent_items: Slots
     """(u, R) the user's own recent items, oldest first, left-aligned, padded with NO_ITEM."""
+    recent_types: NDArray[np.uint8]
+    """(u, R) event type codes of the recent items."""
     recent_count: NDArray[np.int32]
     """(u,) how many of the R places are in use."""
+    history_events: NDArray[np.int64]
+    """(u,) events that ever entered the recent items."""
     bought_offsets: NDArray[np.int32]
     """(u + 1,) where each user's part of `bought_items` begins."""
     bought_items: NDArray[np.int32]
@@ -36,8 +69,8 @@ class RankRequest(NamedTuple):
     """(u, k) slots in the profile store, best first, padded with -1."""
     neighbour_similarities: Floats
     """(u, k) cosines, padded with NaN."""
-    now_s: float
-    """Largest event time seen, epoch seconds."""
+    group_codes: Slots | None = None
+    """(u, g) groups of the users who have few events, padded with -1; None: nothing is known of anybody."""
 
 
 class Ranking(NamedTuple):
@@ -48,12 +81,20 @@ class Ranking(NamedTuple):
     scores: Floats
     """(u, n) in (0, 1], descending."""
     shares: Floats
-    """(u, n, 3) parts of the score from similar users, from content and from the trend: >= 0, their sum is 1."""
+    """(u, n, S) parts of the score by source: >= 0, their sum is 1."""
+    short_because: NDArray[np.uint8]
+    """(u,) a `streams.recommend.rerank.ShortBecause` each: why the list is not full."""
     voters: Slots
     """(u, n, 3) store slots of the neighbours that added most to the first part, padded with -1."""
     anchors: Slots
-    """(u, n) the user's own recent item most like this one; -1 when either has no words. Present where the second
+    """(u, n) the user's own recent item most like this one; -1 when either has no words. Present where the profile's
     part is above 0."""
+    companions: Slots
+    """(u, n) the user's own recent item that is most often near this one; -1 where the part of `TOGETHER` is 0."""
+    groups: NDArray[np.int32]
+    """(u, n) code of the user's group that says most for the item; -1 where the part of `GROUP` is 0."""
+    categories: NDArray[np.int32]
+    """(u, n) code of the category in which the item is most popular; -1 where the part of `CATEGORY` is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +109,19 @@ class RankerConfig:
     """n: items in each list, fewer only where the catalogue has no more to offer."""
     repeats: bool = False
     """Recommend what the user has seen or bought."""
-    similar_users: float = 0.45
-    """Weight of the neighbours' recent items."""
-    because_of: float = 0.2
-    """Weight of the likeness to the profile vector."""
-    trending: float = 0.35
-    """Weight of the decayed popularity; above 0, because it fills the list of a user without history."""
-    candidates: int = 50
+    candidates: int = 30
     """Items that each source proposes; at least `list_items` are."""
     similarity_temperature: float = 0.2
     """A neighbour this much less similar than the nearest has 1/e of its voice."""
-    content_temperature: float = 0.05
-    """An item this much less similar than the most similar has 1/e of its part."""
+    content_temperature: float = 0.1
+    """An item this much less similar than the most similar is worth 1/e of it."""
     type_weights: tuple[float, ...] = ()
     """Weight of each event type, by its code: what a neighbour did counts only where it is positive. Empty: all."""
 
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """How the sources are weighed."""
+
     def __post_init__(self) -> None:
-        weights = (self.similar_users, self.because_of, self.trending)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or self.trending == 0:
-            raise ValueError(f"source weights must be >= 0 and the trend's above 0, got {weights}")
         if self.list_items < 1 or self.candidates < 1:
             raise ValueError(
                 f"list_items and candidates must be at least 1, got {self.list_items} and {self.candidates}"

@@ -30,6 +30,11 @@ class Trend:
         self.half_life_s = half_life_s
         self._masses = np.full(ROWS_MIN, -np.inf)
 
+    def gains(self, weights: Floats, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(e,) what events are worth in the stored form: log2 of weight times growth; -inf where a weight is <= 0."""
+        with np.errstate(divide="ignore"):
+            return np.log2(np.maximum(weights, 0).astype(np.float64)) + times_s / self.half_life_s
+
     def fold(self, items: Slots, weights: Floats, times_s: NDArray[np.float64]) -> None:
         """Counts events; those with a weight of 0 or less do not count. All three are (events,).
 
@@ -58,15 +63,7 @@ class Trend:
 
         Items without events come last, so that n items come back whenever `among` has them.
         """
-        slots = np.flatnonzero(among)
-        keys = self.masses(len(among))[slots]
-        if n < len(keys):
-            least = np.partition(keys, len(keys) - n)[len(keys) - n]
-            above = np.flatnonzero(keys > least)
-            equal = np.flatnonzero(keys == least)[: n - len(above)]
-            chosen = np.concatenate([above, equal])
-            slots, keys = slots[chosen], keys[chosen]
-        return slots[np.lexsort((slots, -keys))].astype(np.int32)
+        return top_slots(self.masses(len(among)), n, among)
 
     def restore(self, masses: NDArray[np.float64]) -> None:
         """Takes over the stored logarithms (items,) of a trend of the same half-life; nothing was counted before."""
@@ -79,6 +76,19 @@ class Trend:
             grown[: len(self._masses)] = self._masses
             self._masses = grown
         return self._masses[:items]
+
+
+def top_slots(keys: NDArray[np.float64], n: int, among: NDArray[np.bool_]) -> Slots:
+    """The n >= 1 slots of the largest keys where `among` holds, best first, equals by slot; all if there are fewer."""
+    slots = np.flatnonzero(among)
+    keys = keys[slots]
+    if n < len(keys):
+        least = np.partition(keys, len(keys) - n)[len(keys) - n]
+        above = np.flatnonzero(keys > least)
+        equal = np.flatnonzero(keys == least)[: n - len(above)]
+        chosen = np.concatenate([above, equal])
+        slots, keys = slots[chosen], keys[chosen]
+    return slots[np.lexsort((slots, -keys))].astype(np.int32)
 
 
 @kernel

@@ -54,8 +54,9 @@ def fill(engine: Engine, users: int) -> None:
         columns.recent_total[:], columns.recent_count[:] = 40, layout.recent_items
         columns.recent_items[:] = rng.integers(0, ITEMS, columns.recent_items.shape)
         columns.recent_times_s[:] = START_S + np.arange(layout.recent_items)
-        engine.reencode(columns)
-        engine.load([f"user-{n}" for n in range(first, first + count)], columns, [()] * count)
+        user_ids = [f"user-{n}" for n in range(first, first + count)]
+        engine.reencode(user_ids, columns)
+        engine.load(user_ids, columns, [()] * count)
 
 
 class Load:

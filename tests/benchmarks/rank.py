@@ -1,4 +1,6 @@
-"""CPU time of ranking, as JSON: `OPENBLAS_NUM_THREADS=1 PYTHONPATH=. python tests/benchmarks/rank.py`.
+"""CPU time of ranking and learning, as JSON: `OPENBLAS_NUM_THREADS=1 PYTHONPATH=. python tests/benchmarks/rank.py`.
+
+Every source speaks: neighbours, content, pairs, categories and three trends, over histories with circles of taste.
 
 `first_call_cpu_s` includes compiling where `NUMBA_CACHE_DIR` is fresh.
 """
@@ -15,10 +17,11 @@ import numpy as np
 from streams.core.catalogue import Catalogue
 from streams.core.events import Item
 from streams.core.profile import ProfileColumns, ProfileLayout, ProfileStore
+from streams.recommend.cooccurrence import Entered
 from streams.recommend.explain import recommended_lists
-from streams.recommend.ranker import Ranker
+from streams.recommend.ranker import Ranker, checked
 from streams.recommend.request import RankerConfig, RankRequest
-from streams.recommend.trend import Trend
+from streams.recommend.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from streams.core.ports import Floats
 
 USERS, DIM, RECENT, NEIGHBOURS, BOUGHT = 2000, 64, 32, 50, 5
+CATEGORIES = 200
 ROUNDS = 15
+NOW_S = 1.7e9
 
 
 class RandomWords:
@@ -40,19 +45,23 @@ class RandomWords:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def engine(items: int, rng: np.random.Generator) -> tuple[Ranker, ProfileStore, Catalogue, Trend]:
+def engine(items: int, rng: np.random.Generator) -> tuple[Ranker, ProfileStore, Catalogue, Views]:
     catalogue = Catalogue(RandomWords(rng))
-    catalogue.put([Item(f"i{slot}", title="words") for slot in range(items)])
+    kinds = rng.integers(0, CATEGORIES, items).tolist()
+    catalogue.put([Item(f"i{slot}", title="words", categories=[f"c{kinds[slot]}"]) for slot in range(items)])
     layout = ProfileLayout(state_width=DIM, recent_items=RECENT, event_id_window=4)
-    store = ProfileStore(layout)
+    store, views = ProfileStore(layout), Views()
     columns = ProfileColumns.empty(USERS, layout)
-    columns.recent_count[:] = RECENT
+    columns.recent_count[:] = columns.recent_total[:] = RECENT
     columns.recent_items[:] = skewed(items, (USERS, RECENT), rng)
     store.put([f"u{slot}" for slot in range(USERS)], columns)
-    trend = Trend(86_400.0)
-    events = skewed(items, (20 * items,), rng)
-    trend.fold(events, np.ones(len(events), np.float32), 1.7e9 + rng.random(len(events)) * 86_400)
-    return Ranker(store, catalogue, trend, RankerConfig()), store, catalogue, trend
+    for _ in range(max(1, 20 * items // (USERS * RECENT))):
+        recent = skewed(items, (USERS, RECENT), rng)
+        times_s = NOW_S - rng.random((USERS, RECENT)) * 10 * 86_400
+        counts = columns.recent_count
+        everything = Entered(recent, np.ones(recent.shape, np.float32), times_s, counts, counts)
+        views.fold(everything, catalogue.facts.categories)
+    return Ranker(store, catalogue, views, RankerConfig()), store, catalogue, views
 
 
 def skewed(items: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -67,36 +76,41 @@ def request(users: int, items: int, store: ProfileStore, rng: np.random.Generato
         slots=slots,
         vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         recent_items=store.columns.recent_items[slots],
+        recent_types=store.columns.recent_types[slots],
         recent_count=store.columns.recent_count[slots],
+        history_events=store.columns.recent_total[slots],
         bought_offsets=np.arange(users + 1, dtype=np.int32) * BOUGHT,
         bought_items=skewed(items, (users * BOUGHT,), rng),
         neighbour_slots=others.astype(np.int32),
         neighbour_similarities=-np.sort(-rng.random((users, NEIGHBOURS)).astype(np.float32), axis=1),
-        now_s=1.7e9 + 86_400,
     )
 
 
 def measure(users: int, items: int, rng: np.random.Generator) -> dict[str, float]:
-    ranker, store, catalogue, trend = engine(items, rng)
+    ranker, store, catalogue, views = engine(items, rng)
     ranker.warm_up()
-    rank_s, explain_s = [], []
+    spent: dict[str, list[float]] = {"pool": [], "choose": [], "learn": [], "explain": [], "fold": []}
     for _ in range(ROUNDS):
-        asked = request(users, items, store, rng)
-        trend.fold(asked.recent_items[:, -1], np.ones(users, np.float32), np.full(users, asked.now_s))
-        started = process_time()
-        ranking = ranker.rank(asked)
-        ranked = process_time()
-        recommended_lists(ranking, store.user_ids, catalogue.item_ids)
-        rank_s.append(ranked - started)
-        explain_s.append(process_time() - ranked)
-    per_user = 1e6 / users
-    return {
-        "users": users,
-        "items": items,
-        "rank_us": round(float(np.median(rank_s)) * per_user, 1),
-        "explain_us": round(float(np.median(explain_s)) * per_user, 1),
-        "total_us": round(float(np.median(np.add(rank_s, explain_s))) * per_user, 1),
-    }
+        asked = checked(request(users, items, store, rng), DIM)
+        laps = [process_time()]
+        pool = ranker.pool(asked)
+        laps.append(process_time())
+        ranking = ranker.choose(pool, asked, NOW_S)
+        laps.append(process_time())
+        ranker.learn(pool, asked, pool.items[:, 0].copy())
+        laps.append(process_time())
+        recommended_lists(ranking, store.user_ids, catalogue.item_ids, catalogue.facts.category_names, {})
+        laps.append(process_time())
+        one = np.ones(users, np.int32)
+        weights, times_s = np.ones(asked.recent_items.shape, np.float32), np.full(asked.recent_items.shape, NOW_S)
+        entered = Entered(asked.recent_items, weights, times_s, asked.recent_count, one)
+        views.fold(entered, catalogue.facts.categories)
+        laps.append(process_time())
+        for name, lap in zip(spent, np.diff(laps).tolist(), strict=True):
+            spent[name].append(lap)
+    medians = {f"{name}_us": round(float(np.median(laps)) * 1e6 / users, 1) for name, laps in spent.items()}
+    listed = sum(medians[f"{name}_us"] for name in ("pool", "choose", "explain"))
+    return {"users": users, "items": items, **medians, "list_us": round(listed, 1)}
 
 
 def main() -> None:

@@ -194,7 +194,12 @@ class ProfileMachine(RuleBasedStateMachine):
         update = refresh.update
         values = encode_profiles(update, self.owner.catalogue, self.owner.encoder.name)
         self.owner.engine.apply(refresh)
+        before = {user: model.recent_total for user, model in self.model.items()}
         assert update.verdicts.tolist() == [self._judge(offset, seen) for offset, seen in numbered]
+        for user, model in self.model.items():
+            entered = min(model.recent_total - before.get(user, 0), len(model.recents))
+            for item, code, time_s in model.recents[len(model.recents) - entered :]:
+                self.popularity[item] += mass(DEFAULT_TYPE_WEIGHTS[EVENT_TYPES[code]], time_s * 1000)
         self.changelog += zip(update.users, values, strict=True)
         if followed:
             self._follow(self.changelog[len(self.changelog) - len(values) :])
@@ -206,7 +211,6 @@ class ProfileMachine(RuleBasedStateMachine):
         verdict = user.take(seen, offset, catalogue.vectors[catalogue.slot_of[seen.item_id]])
         if verdict == ACCEPTED:
             self.model[seen.user_id] = user
-            self.popularity[seen.item_id] += mass(weight_of(seen), seen.timestamp)
         return verdict
 
     def _follow(self, records: list[tuple[str, bytes]]) -> None:

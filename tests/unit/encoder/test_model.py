@@ -195,6 +195,7 @@ def test_a_mean_counts_only_what_is_there() -> None:
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"content_dim": -1}, "content_dim must be 0 or more"),
+        ({"image_dim": -1}, "image_dim must be 0 or more"),
     ],
 )
 def test_a_senseless_shape_is_refused(settings: dict[str, object], message: str) -> None:

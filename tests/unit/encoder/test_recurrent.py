@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -126,6 +127,24 @@ def test_attributes_move_the_state_and_not_yet_the_vector() -> None:
     assert states.shape == (4, encoder.state_width)
     assert [bool(state.any()) for state in states] == [False, True, True, False]
     assert not encoder.vectors(states).any()
+
+
+def test_a_model_that_starts_gives_attributes_a_vector() -> None:
+    """That of the torch model, to 1e-5, for whose tokens it knows; the first event begins where it always did."""
+    saved = random_model(DIM, user_attributes=("gender:f", "age:30"), types=EVENT_TYPES[:2], blocks=2, starts=True)
+    plain = replace(saved, model=replace(saved.model, starts=False))
+    encoder = serving(saved)
+    states, events = encoder.initial_states(ATTRIBUTES), some_events(12, USERS, seed=4)
+    with torch.inference_mode():
+        rows = torch.from_numpy(saved.vocabulary.user_attribute_rows(ATTRIBUTES))
+        expected = torch_model(saved).starts(rows).numpy()
+    found = encoder.vectors(states)
+    assert [bool(vector.any()) for vector in found] == [False, True, True, False]
+    np.testing.assert_allclose(found[1:3], expected[1:3], rtol=0, atol=1e-5)
+    moved = serving(plain).initial_states(ATTRIBUTES)
+    encoder.step(states, events)
+    serving(plain).step(moved, events)
+    np.testing.assert_array_equal(states, moved)
 
 
 def test_an_unknown_type_that_does_not_attract_moves_nothing() -> None:

@@ -78,6 +78,48 @@ def test_the_served_tower_is_the_trained_one(content_dim: int, brands: tuple[str
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-6)
 
 
+def test_images_count_as_in_training() -> None:
+    """Items with an image have the torch tower's vectors to 1e-6; those without, and new ones, what else is known."""
+    saved = random_model(DIM, items=ITEMS[:5], item_attributes=("brand:a", "brand:b"), image_dim=7, seed=3)
+    images = np.random.default_rng(1).random((len(ITEMS), 7)).astype(np.float16)
+    images[[1, 4]] = 0.0
+    matrix, mean = saved.weights["tower.image.weight"], saved.weights["tower.image_mean"]
+    rows = np.array([0, 2, 3])
+    parts = (images[rows].astype(np.float32) - mean) @ matrix.T
+    kept = {"rows": rows, "parts": parts}
+    found = TowerItemEncoder(saved.vocabulary, saved.weights, None, DIM, kept).encode(ITEMS, TEXTS, ATTRIBUTES)
+    images[5] = 0.0  # it came after the training
+    with torch.inference_mode():
+        expected = torch_model(saved).tower(
+            torch.tensor([saved.vocabulary.item_rows.get(item, -1) for item in ITEMS]),
+            None,
+            torch.from_numpy(saved.vocabulary.item_attribute_rows(ATTRIBUTES)),
+            torch.from_numpy(images).float(),
+        )
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-6)
+    without = TowerItemEncoder(saved.vocabulary, saved.weights, None, DIM).encode(ITEMS, TEXTS, ATTRIBUTES)
+    assert [bool(np.allclose(*pair)) for pair in zip(found, without, strict=True)] == [
+        item not in {"i0", "i2", "i3"} for item in ITEMS
+    ]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"rows": np.array([0])},
+        {"rows": np.array([0]), "parts": np.zeros((1, DIM + 1), np.float32)},
+        {"rows": np.array([2]), "parts": np.zeros((1, DIM), np.float32)},
+        {"rows": np.array([-1]), "parts": np.zeros((1, DIM), np.float32)},
+        {"rows": np.array([0]), "parts": np.full((1, DIM), np.nan, np.float32)},
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images: dict[str, NDArray[np.float32]]) -> None:
+    """Without parts, of another width, of items that are not there, or not finite."""
+    saved = random_model(DIM)
+    with pytest.raises(UnusableModel, match="train again"):
+        TowerItemEncoder(saved.vocabulary, saved.weights, None, DIM, images)
+
+
 def test_an_item_without_anything_has_a_direction_of_its_own() -> None:
     """A new item without words and attributes gets the direction of its id, the same at each call."""
     encoder = served(random_model(DIM, content_dim=CONTENT), content())

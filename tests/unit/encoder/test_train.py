@@ -98,6 +98,40 @@ def test_masked_events_are_learned_beside_the_next() -> None:
     assert not plain.model.hidden_item.any()
 
 
+def test_attributes_alone_find_the_items_of_first_events() -> None:
+    """Trained to start, the vector of a community is among its own items; the order of items is learned as well."""
+    made = trainer(LONG, replace(MODEL, starts=True))
+    made.run(ignore, ignore)
+    communities = ["community:0", "community:1", "community:2"]
+    rows = torch.from_numpy(Vocabulary.of(TABLE).user_attribute_rows([[name] for name in communities]))
+    with torch.inference_mode():
+        starts = made.model.starts(rows).numpy()
+    items = catalogue_vectors(made.model, TableFeatures.of(TABLE, Vocabulary.of(TABLE), None))
+    for name, scores in zip(communities, starts @ items.T, strict=True):
+        best = np.argsort(-scores)[:20].tolist()
+        assert sum(name in TABLE.item_attributes[item] for item in best) >= 18, name
+    assert ndcg(made) > 0.6
+
+
+def test_images_alone_teach_the_order_of_items() -> None:
+    """Items without words and attributes, known by their images only: new to the model, they are ranked by them."""
+    table = replace(TABLE, item_attributes=[()] * len(TABLE.item_ids), user_attributes=[()] * len(TABLE.user_ids))
+    seen = np.random.default_rng(5).random((len(table.item_ids), 64)).astype(np.float16)
+    seen[7] = 0.0  # one has no image
+    vocabulary = Vocabulary.of(table)
+    features = TableFeatures.of(table, vocabulary, None, seen)
+    model = replace(MODEL, image_dim=64, id_dropout=0.9)
+    made = Trainer(table, SPLIT, vocabulary, features, model, LONG)
+    made.run(ignore, ignore)
+    nameless = replace(features, items=np.full(len(table.item_ids), -1))
+    items = catalogue_vectors(made.model, nameless)
+    users = user_vectors(made.model, nameless, table, SPLIT.test, items)
+    ranks = rank(users @ items.T, table.items[SPLIT.test.positions], Histories.of(table, SPLIT.test)).ranks
+    found = float(ranking_figures(ranks).mean(axis=0)[FIGURES.index("ndcg@10")])
+    assert found > max(0.2, 5 * popularity_ndcg())
+    assert not items[7].any()
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     """Two trainings with one seed agree bit for bit; another seed gives another model."""
     states = []

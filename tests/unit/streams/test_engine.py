@@ -6,13 +6,16 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from streams.config import DEFAULT_TYPE_WEIGHTS, Settings, load_settings
 from streams.core.errors import UsageError
-from streams.core.events import Event, EventType, Item
+from streams.core.events import Event, EventType, Item, User
 from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
+from streams.recommend.engine import Refresh, Taught
+from streams.recommend.request import Ranking, Source
 from streams.wiring import build_engine
-from tests.fakes_core import START_MS, World, contents, event, offsets, world
+from tests.fakes_core import START_MS, World, contents, event, learned, offsets, world
 
 VIEW = DEFAULT_TYPE_WEIGHTS[EventType.VIEW]
 
@@ -36,13 +39,17 @@ def written(source: World, batches: list[list[Event]]) -> list[bytes]:
 
 
 def test_preparing_changes_nothing_that_is_stored() -> None:
-    """Profiles, index, trend and epoch stay, so that an aborted transaction needs no undoing."""
+    """Profiles, index, views, weights and epoch stay, so that an aborted transaction needs no undoing."""
     found = world()
     found.feed([event(), event("u2", "i2", EventType.PURCHASE)])
-    before = contents(found)
+    before, known = contents(found), learned(found)
     for _ in range(2):
-        found.engine.prepare([event(item_id="new"), event("u3", kind=EventType.DISLIKE)], offsets(2, 2), 0)
+        refresh = found.engine.prepare(
+            [event(item_id="i2"), event("u2"), event("u3", kind=EventType.DISLIKE)], offsets(3, 2), 0
+        )
+        assert np.isfinite(taught(refresh).lessons.ranks).any()
     assert contents(found) == before
+    assert learned(found) == known
 
 
 def test_applying_moves_profile_index_and_trend_together() -> None:
@@ -226,6 +233,197 @@ def test_stages_are_told_as_they_end() -> None:
     assert stages == ["encode", "search", "rank"]
 
 
+def taught(refresh: Refresh) -> Taught:
+    """What a batch taught; there is something."""
+    assert refresh.taught is not None
+    return refresh.taught
+
+
+def ranked(refresh: Refresh) -> Ranking:
+    """The lists; there are some."""
+    assert refresh.ranking is not None
+    return refresh.ranking
+
+
+def crowd(people: int = 6, items: int = 9) -> list[Event]:
+    """Everybody has three items in a row of the same circle."""
+    return [
+        event(f"u{person}", f"i{(2 * person + step) % items}", at_s=60.0 * step)
+        for step in range(3)
+        for person in range(people)
+    ]
+
+
+def lived(lessons_max: int | None = None) -> World:
+    """A world after a crowd, with categories."""
+    found = world(lessons_max=lessons_max)
+    found.engine.describe([Item(f"i{n}", title=f"item {n}", categories=[f"c{n % 2}"]) for n in range(9)])
+    found.feed(crowd())
+    return found
+
+
+def test_a_batch_teaches_from_the_state_before_it() -> None:
+    """The lesson's candidates hide what the user had then, and not what comes; the list afterwards hides both."""
+    found = lived()
+    had, comes = found.recents("u0"), "i7"
+    assert comes not in had
+    refresh = found.engine.prepare([event("u0", comes, EventType.CART)], offsets(1, 100), 0)
+    lesson = taught(refresh)
+    candidates = {found.catalogue.item_ids[item] for item in lesson.pool.items[0].tolist() if item >= 0}
+    assert comes in candidates
+    assert not candidates & set(had)
+    assert found.catalogue.item_ids[lesson.targets[0]] == comes
+    assert lesson.segments.last_type.tolist() == [EventType.VIEW.code]
+    assert lesson.segments.history.tolist() == [1]  # three events so far
+    assert lesson.lessons.chances[0] > 0
+    listed = {found.catalogue.item_ids[item] for item in ranked(refresh).items[0].tolist() if item >= 0}
+    assert not listed & {*had, comes}
+
+
+def test_the_pool_of_a_lesson_is_what_would_have_been_shown() -> None:
+    """An event that is a duplicate asks for the same list again: its items are the best of the lesson's pool."""
+    found = lived()
+    refresh = found.engine.prepare([event("u1", "i8")], offsets(1, 100), 0)
+    asked = found.engine.prepare([event("u1", kind=EventType.IMPRESSION)], offsets(1, 100), 0)
+    pool = taught(refresh).pool
+    shown = [item for item in ranked(asked).items[0].tolist() if item >= 0]
+    assert set(shown) <= set(pool.items[0].tolist())
+    assert asked.taught is None, "an impression is no yes"
+
+
+def test_a_new_user_teaches_too() -> None:
+    """From the candidates of somebody of whom nothing is known."""
+    lesson = taught(lived().engine.prepare([event("new", "i3")], offsets(1, 100), 0))
+    assert lesson.segments.last_type.tolist() == [255]
+    assert lesson.segments.history.tolist() == [0]
+    assert not lesson.pool.worth[0, :, Source.NEIGHBOURS].any()
+    assert lesson.lessons.chances[0] > 0
+
+
+def test_only_the_first_yes_of_each_user_teaches() -> None:
+    """Later ones come from a state that nobody computed; a no, an impression and a duplicate say nothing."""
+    found = lived()
+    found.feed([event("u2", "i1", event_id="e")], 100)
+    batch = [
+        event("u0", "i7", EventType.IMPRESSION),
+        event("u1", "i7", EventType.DISLIKE),
+        event("u2", "i1", event_id="e"),
+        event("u0", "i8"),
+        event("u0", "i5"),
+        event("u1", "i8", EventType.LIKE),
+    ]
+    lesson = taught(found.engine.prepare(batch, offsets(6, 101), 0))
+    assert lesson.events.tolist() == [3, 5]
+    assert [found.catalogue.item_ids[item] for item in lesson.targets.tolist()] == ["i8", "i8"]
+    assert found.engine.prepare(batch[:3], offsets(3, 101), 0).taught is None
+
+
+@pytest.mark.parametrize(
+    ("lessons_max", "events"), [(None, [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (3, [0, 2, 5]), (1, [0]), (0, [])]
+)
+def test_lessons_of_a_batch_are_bounded_and_spread(lessons_max: int | None, events: list[int]) -> None:
+    """Evenly over the batch; the lists do not depend on it."""
+    found, everything = lived(lessons_max), lived()
+    batch = [event(f"u{person}", "i8") for person in range(6)]
+    refresh = found.engine.prepare(batch, offsets(6, 100), 0)
+    assert ([] if refresh.taught is None else refresh.taught.events.tolist()) == events
+    assert refresh.ranking is not None
+    assert refresh.ranking.items.shape == ranked(everything.engine.prepare(batch, offsets(6, 100), 0)).items.shape
+
+
+def test_applying_takes_the_lessons_over() -> None:
+    """The weights of the next batch are those after the last lesson, and another order of commits adds up the same."""
+    found = lived()
+    first = found.engine.prepare([event("u0", "i7")], offsets(1, 100), 0)
+    second = found.engine.prepare([event("u1", "i8")], offsets(1, 100), 1)
+    found.engine.apply(first)
+    assert learned(found)["fusion/shared"] == taught(first).lessons.weights.shared.tolist()
+    found.engine.apply(second)
+    before = taught(first).before.shared
+    one, other = (taught(each).lessons.weights.shared for each in (first, second))
+    assert_allclose(learned(found)["fusion/shared"], before + (one - before) + (other - before))
+
+
+def test_without_lists_a_batch_only_teaches() -> None:
+    """Nobody is listed and nobody's neighbours are returned; profiles, views and weights move as they always do."""
+    silent, loud = lived(), lived()
+    batch = [event("u0", "i7"), event("u1", "i8", EventType.CART), event("new", "i3")]
+    quiet = silent.engine.prepare(batch, offsets(3, 100), 0, lists=False)
+    spoken = loud.engine.prepare(batch, offsets(3, 100), 0)
+    assert quiet.ranking is None
+    assert quiet.neighbour_slots.shape == quiet.similarities.shape == (0, 3)
+    assert quiet.listed.users == []
+    assert quiet.update.users == spoken.update.users
+    assert_array_equal(taught(quiet).lessons.ranks, taught(spoken).lessons.ranks)
+    for found, refresh in ((silent, quiet), (loud, spoken)):
+        found.engine.apply(refresh)
+    assert contents(silent) == contents(loud)
+    assert learned(silent) == learned(loud)
+
+
+@pytest.mark.parametrize("records_at_once", [1, 1000])
+def test_a_follower_of_the_changelog_makes_the_same_lists(records_at_once: int) -> None:
+    """One engine stores its own batches, one reads what the other wrote: views and lists are the same."""
+    source, target = world(lessons_max=0), world(lessons_max=0)
+    items = [Item(f"i{n}", title=f"item {n}", categories=[f"c{n % 2}"]) for n in range(9)]
+    target.engine.describe(items)
+    source.engine.describe(items)
+    everything = crowd()
+    values = written(source, [everything[:7], everything[7:8], everything[8:]])
+    for first in range(0, len(values), records_at_once):
+        records = map(decode_profile, values[first : first + records_at_once])
+        newest = {record.user_id: record for record in records}
+        loaded = load_profiles(list(newest.values()), target.catalogue, target.layout, target.encoder.name)
+        target.engine.load(loaded.user_ids, loaded.columns, loaded.excluded)
+    assert target.popularity() == pytest.approx(source.popularity())
+    batch = [event(f"u{person}", "i8", at_s=300.0) for person in range(6)]
+    one, other = (ranked(found.engine.prepare(batch, offsets(6, 100), 0)) for found in (source, target))
+    assert one.items.tolist() == other.items.tolist()
+    assert_allclose(other.scores, one.scores, rtol=1e-5)
+    assert_allclose(other.shares, one.shares, rtol=1e-4, atol=1e-6)
+    for source_ in (Source.NEIGHBOURS, Source.TOGETHER, Source.CATEGORY, Source.RISING):
+        assert one.shares[:, :, source_].any(), source_
+
+
+def test_what_is_restored_makes_the_same_lists() -> None:
+    """Views and weights go over bit for bit, and later lessons do not reach back into what was saved."""
+    source, target = lived(), lived()
+    source.feed([event("u0", "i7"), event("u1", "i8")], 100)
+    saved = source.engine.currents()
+    restored = world()
+    restored.catalogue.restore(source.catalogue.item_ids)
+    restored.engine.describe([Item(f"i{n}", title=f"item {n}", categories=[f"c{n % 2}"]) for n in range(9)])
+    restored.store.restore(list(source.store.user_ids), source.store.columns, dict(source.store.excluded))
+    restored.engine.restore(saved)
+    restored.engine.align_index()
+    batch = [event(f"u{person}", "i8", at_s=300.0) for person in range(6)]
+    one, other = (found.engine.prepare(batch, offsets(6, 200), 0) for found in (source, restored))
+    for name, column in ranked(one)._asdict().items():
+        assert_array_equal(column, getattr(ranked(other), name), err_msg=name)
+    before = learned(restored)
+    source.engine.apply(one)
+    assert learned(restored) == before != learned(source)
+    assert learned(target) != before
+
+
+def test_categories_that_become_known_late_count_what_was() -> None:
+    """Events first and categories after, or the other way round: the same popularity inside of each."""
+    early, late = world(lessons_max=0), world(lessons_max=0)
+    items = [Item(f"i{n}", title=f"item {n}", categories=[f"c{n % 2}"]) for n in range(9)]
+    for found in (early, late):
+        found.catalogue.slots([item.item_id for item in items])
+    early.engine.describe(items)
+    for found in (early, late):
+        found.feed(crowd())
+    late.engine.describe(items)
+    late.engine.describe(items)
+    mine, others = early.views.by_category.tops, late.views.by_category.tops
+    assert mine.counts[:2].tolist() == [5, 4]
+    assert_array_equal(others.counts, mine.counts)
+    assert_array_equal(np.sort(others.items, axis=1), np.sort(mine.items, axis=1))
+    assert_allclose(others.totals, mine.totals, rtol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     """The defaults, with lists and neighbourhoods small enough to read."""
@@ -272,3 +470,21 @@ def test_an_unknown_model_is_refused_with_those_that_exist() -> None:
     """A mistyped model is a mistake of the person, not of the program."""
     with pytest.raises(UsageError, match="no model 'nope'; choose one of: decayed-mean"):
         build_engine(load_settings(model="nope"))
+
+
+def test_a_newcomer_gets_what_people_of_the_same_group_like() -> None:
+    """Attributes stand in for a history until there is one; of the forgotten nothing is left that could speak."""
+    engine = world().engine
+    people = [User(user_id=f"u{n}", occupation="student" if n < 4 else "farmer") for n in range(8)]
+    engine.describe_users([*people, User(user_id="new", occupation="farmer")])
+    for n in range(8):
+        first = event(f"u{n}", "for-students" if n < 4 else "for-farmers", at_s=n)
+        engine.apply(engine.prepare([first], offsets(1, n), 0))
+    ranking = ranked(engine.prepare([event("new", "something", at_s=9)], offsets(1, 9), 0))
+    groups = dict(zip(ranking.items[0].tolist(), ranking.shares[0, :, Source.GROUP].tolist(), strict=True))
+    slot_of = engine.catalogue.slot_of
+    assert groups[slot_of["for-farmers"]] > groups[slot_of["for-students"]] == 0
+    assert set(engine.store.facts.names_of(ranking.groups).values()) == {"occupation:farmer"}
+    engine.describe_users([], gone=["new", *(f"u{n}" for n in range(4, 8))])
+    silent = ranked(engine.prepare([event("new", "x", at_s=11)], offsets(1, 11), 0))
+    assert not silent.shares[..., Source.GROUP].any()

@@ -389,7 +389,7 @@ class TopicOfOne:
 @pytest.mark.parametrize("watched", [True, False])
 async def test_the_reporter_sends_and_exports_the_index(watched: bool) -> None:
     """The record on the topic and Prometheus hold its figures; without a health the record has no index."""
-    engine: Any = SimpleNamespace(index=[], epoch=0, catalogue=[], encoder=SimpleNamespace(name="fake@1"))
+    engine: Any = SimpleNamespace(index=[], epoch=0, catalogue=[], encoder=SimpleNamespace(name="fake@1"), reverse=None)
     metrics, topic = Metrics(), TopicOfOne()
     figures = WorkerFigures(metrics, 0.0)
     reporter = StatusReporter(Settings(), Topics(""), "w1", engine, figures, metrics, 0)

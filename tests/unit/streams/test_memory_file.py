@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from index import SnapshotCorrupt, SnapshotError
 from index.snapshot import Manifest, open_part, read_manifest
-from streams.core.events import Event, EventType
+from streams.core.events import Event, EventType, Item
 from streams.kafka import memory_file as module
 from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
 from streams.kafka.memory_file import PART, Facts, load_memory, save_memory
+from streams.recommend.engine import Currents, Refresh
 from streams.recommend.next_model import NextModel
-from tests.fakes_core import World, contents, event, offsets, world
+from streams.recommend.request import Source
+from tests.fakes_core import World, contents, event, learned, offsets, world
 from tests.fakes_model import trained
 
 SAVED_AT_S = 1_700_000_100.0
@@ -65,11 +68,13 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_pieces")
 def test_memory_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    """Every column, exclusions, slots of users and items, trend, index and epoch."""
+    """Every column, exclusions, slots of users and items, views, weights, index and epoch."""
     source = lived()
     saved = save(source, tmp_path)
     target = load(tmp_path)
     assert contents(target) == contents(source)
+    assert learned(target) == learned(source)
+    assert any("fusion" in name for name in learned(target))
     assert target.store.user_ids == source.store.user_ids
     assert target.store.slot_of == source.store.slot_of
     assert target.catalogue.item_ids == source.catalogue.item_ids
@@ -80,17 +85,70 @@ def test_memory_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_restored_engine_goes_on_like_the_saved_one(tmp_path: Path) -> None:
-    """The next batch gives the same profiles, neighbours and lists, and new users and items find room."""
+    """The next batch gives the same profiles, neighbours, lists and lessons, and new users and items find room."""
     source = lived()
     save(source, tmp_path)
     target = load(tmp_path)
     batch = [event(f"u{n}", f"new{n}", at_s=100.0) for n in range(12)]
     refreshes = [found.engine.prepare(batch, offsets(12, 500), 0) for found in (source, target)]
     assert np.array_equal(refreshes[0].neighbour_slots, refreshes[1].neighbour_slots)
-    assert np.array_equal(refreshes[0].ranking.items, refreshes[1].ranking.items)  # type: ignore[union-attr]
+    assert_same_lists(refreshes[0], refreshes[1])
     for found, refresh in zip((source, target), refreshes, strict=True):
         found.engine.apply(refresh)
     assert contents(target) == contents(source)
+    assert learned(target) == learned(source)
+
+
+def assert_same_lists(first: Refresh, second: Refresh) -> None:
+    """Items, scores, shares and what backs them, bit for bit."""
+    assert first.ranking is not None
+    assert second.ranking is not None
+    for name, column in first.ranking._asdict().items():
+        assert np.array_equal(column, getattr(second.ranking, name)), name
+
+
+@pytest.mark.parametrize("described_first", [False, True])
+def test_categories_come_back_with_the_items_topic(tmp_path: Path, described_first: bool) -> None:
+    """Codes are of one process: a worker that reads the items in another order makes the same lists all the same."""
+    items = [Item(f"i{n}", title=f"item {n}", categories=[f"c{n % 3}"]) for n in range(6)]
+    source = lived()
+    source.engine.describe(items)
+    save(source, tmp_path)
+    target = world()
+    if described_first:
+        found = _read_again(tmp_path, target)
+        target.catalogue.restore(found.item_ids)
+        target.store.restore(found.user_ids, found.columns, found.excluded)
+        target.engine.describe(items[::-1])
+        target.engine.restore(Currents(found.beginning.epoch, found.beginning.stream_time_ms, found.views))
+        target.engine.align_index()
+    else:
+        target = load(tmp_path)
+        target.engine.describe(items[::-1])
+    assert target.catalogue.facts.category_names != source.catalogue.facts.category_names
+    batch = [event("u1", "i5", at_s=100.0), event("u9", "i4", at_s=100.0)]
+    first, second = (found.engine.prepare(batch, offsets(2, 500), 0) for found in (source, target))
+    assert first.ranking is not None
+    assert second.ranking is not None
+    assert first.ranking.shares[:, :, Source.CATEGORY].any()
+    assert np.array_equal(first.ranking.items, second.ranking.items)
+    assert_allclose(second.ranking.shares, first.ranking.shares, rtol=1e-6)
+    for built, refresh in ((source, first), (target, second)):
+        names = built.catalogue.facts.category_names
+        assert refresh.ranking is not None
+        named = [names[code] for code in refresh.ranking.categories.ravel().tolist() if code >= 0]
+        assert named == [f"c{item % 3}" for item in _numbers_with_category(built, refresh)]
+
+
+def _read_again(folder: Path, target: World) -> Any:
+    return module._read(open_part(folder / "memory", read_manifest(folder / "memory"), PART), target.layout)
+
+
+def _numbers_with_category(built: World, refresh: Refresh) -> list[int]:
+    """The numbers in the ids of listed items that have a category as a reason."""
+    assert refresh.ranking is not None
+    listed = refresh.ranking.items[refresh.ranking.categories >= 0].tolist()
+    return [int(built.catalogue.item_ids[slot][1:]) for slot in listed]
 
 
 def test_an_empty_memory_is_saved_too(tmp_path: Path) -> None:
@@ -252,41 +310,86 @@ def frames(*parts: object) -> bytes:
     return b"".join(module._LENGTH.pack(len(each)) + each for each in encoded)
 
 
-BEGIN = module.Beginning(1, 1, 1, b"")
+BEGIN = module.Beginning(1, 1, 1)
 PIECE = module.Piece(["u"], {}, bytes(module.row_type(world().layout).itemsize))
 END = module.Ending(["i"])
+VIEWS = {name: module.Column.of(name, array) for name, array in world().engine.currents().views.items()}
+COLUMNS = list(VIEWS.values())
+SOUND = frames(BEGIN, *COLUMNS, PIECE, END)
+
+
+def load_written(folder: Path, content: bytes) -> World:
+    """Of a file with a sound checksum."""
+    manifest = Manifest(kind="worker", dim=4, size=1)
+    module.write_snapshot(folder / "memory", manifest, {PART: lambda file: file.write_bytes(content or b" ")})
+    return load(folder)
+
+
+def test_frames_in_their_order_are_taken(tmp_path: Path) -> None:
+    """What the refused ones below lack is in these."""
+    assert load_written(tmp_path, SOUND).store.user_ids == ["u"]
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        frames(BEGIN, PIECE),
-        frames(BEGIN, END),
-        frames(PIECE, END),
-        frames(BEGIN, PIECE, PIECE, END),
-        frames(BEGIN, BEGIN, PIECE, END),
-        frames(BEGIN, PIECE, END, END),
-        frames(BEGIN, PIECE, ["other"], END),
-        frames(BEGIN, PIECE, END) + b"abc",
-        frames(BEGIN, PIECE, END)[:-1],
+        frames(BEGIN, *COLUMNS, PIECE),
+        frames(BEGIN, *COLUMNS, END),
+        frames(*COLUMNS, PIECE, END),
+        frames(*COLUMNS, BEGIN, PIECE, END),
+        frames(BEGIN, *COLUMNS, PIECE, PIECE, END),
+        frames(BEGIN, BEGIN, *COLUMNS, PIECE, END),
+        frames(BEGIN, *COLUMNS, PIECE, END, END),
+        frames(BEGIN, *COLUMNS, PIECE, ["other"], END),
+        frames(BEGIN, *COLUMNS, COLUMNS[0], PIECE, END),
+        SOUND + b"abc",
+        SOUND[:-1],
         b"",
     ],
 )
 def test_frames_in_another_order_are_refused(tmp_path: Path, content: bytes) -> None:
     """Whatever wrote them with a sound checksum."""
-    manifest = Manifest(kind="worker", dim=4, size=1)
-    module.write_snapshot(tmp_path / "memory", manifest, {PART: lambda file: file.write_bytes(content or b" ")})
     with pytest.raises(SnapshotCorrupt):
-        load(tmp_path)
+        load_written(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("trend/3600", {"name": "trend/60"}, r"Expected the columns .*trend/3600.* got .*trend/60"),
+        ("trend/3600", {"dtype": "<f4", "content": bytes(4)}, "Expected float64"),
+        ("trend/3600", {"shape": (2,), "content": bytes(16)}, "at most 1 items"),
+        ("trend/3600", {"shape": (), "content": bytes(8)}, "Expected float64"),
+        ("trend/3600", {"content": bytes(7)}, "to be of <f8"),
+        ("trend/3600", {"dtype": "what"}, "to be of what"),
+        ("together/others", {"shape": (1, 32), "content": bytes(128)}, r"rows of \(64,\)"),
+        ("fusion/shared", {"shape": (7, 2), "content": bytes(112)}, r"got float64 and \(7, 2\)"),
+    ],
+)
+def test_columns_of_another_shape_are_refused(
+    tmp_path: Path, name: str, change: dict[str, Any], complaint: str
+) -> None:
+    """Before the engine is touched, and with what was expected and what came."""
+    changed = module.msgspec.structs.replace(VIEWS[name], **{"shape": (1,), "content": bytes(8)} | change)
+    columns = [*(each for each in COLUMNS if each.name != name), changed]
+    with pytest.raises(SnapshotCorrupt, match=complaint):
+        load_written(tmp_path, frames(BEGIN, *columns, PIECE, END))
 
 
 def test_facts_that_differ_are_named(tmp_path: Path) -> None:
     """Both values, for each."""
     source = lived()
     save(source, tmp_path)
-    other = replace(facts_of(source), model="fake@2", recent_items=9, cluster="another")
+    other = replace(facts_of(source), model="fake@2", trend_half_lives_s=[9.5, 86_400.0], cluster="another")
     assert other.differing(read_manifest(tmp_path / "memory")) == [
         "its cluster is 'cluster', this worker's 'another'",
         "its model is 'fake@1', this worker's 'fake@2'",
-        "its recent_items is 8, this worker's 9",
+        "its trend_half_lives_s is [3600.0, 86400.0], this worker's [9.5, 86400.0]",
     ]
+
+
+def test_half_lives_and_sources_are_facts() -> None:
+    """Views and weights of another configuration are not comparable."""
+    assert facts_of(world()).trend_half_lives_s == [3600.0, 86_400.0]
+    assert facts_of(world()).sources[-3:] == ["rising", "trend-1h", "trend-24h"]
+    assert facts_of(world(ranking=False)).sources == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from index.snapshot import read_manifest
+from index.snapshot import Manifest, read_manifest, write_snapshot
 from streams.config import Settings, load_settings
 from streams.kafka import recall as module
 from streams.kafka.memory_check import LogFigures
@@ -99,10 +99,11 @@ async def test_no_snapshot_is_no_reason_to_warn(
         ({"recent_items": 9}, {}, "its recent_items is 8"),
         ({"event_id_window": 9}, {}, "its event_id_window is 4"),
         ({"state_width": 9}, {}, "its state_width is 4"),
-        ({"trend_half_life_s": 9.0}, {}, "its trend_half_life_s is 3600.0"),
+        ({"trend_half_lives_s": [9.0]}, {}, "its trend_half_lives_s is [3600.0, 86400.0], this worker's [9.0]"),
+        ({"sources": ["neighbours"]}, {}, "its sources is ['neighbours', 'profile',"),
         ({"cluster": "other"}, {}, "its cluster is 'cluster'"),
         ({"topic": "other"}, {}, "its topic is 'profiles'"),
-        ({"schema": 2}, {}, "its schema is 1"),
+        ({"schema": 3}, {}, "is not used: its schema is 2, this worker's 3. The"),
         ({}, {"ends": {0: 6}}, "goes on at offset 7"),
         ({}, {"delete_retention_s": 30.0}, "tombstones"),
         ({}, {"after_save": {0: 2}}, "made anew"),
@@ -125,6 +126,21 @@ async def test_each_doubt_leaves_the_engine_empty(
     assert contents(target) == contents(world())
     assert reason in caplog.text
     assert "The changelog is read from its beginning." in caplog.text
+
+
+@pytest.mark.usefixtures("log")
+async def test_a_memory_of_the_first_schema_is_passed_over(
+    place: MemoryPlace, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had one trend and no weights; the log says so and the changelog is read. Its file is not opened."""
+    former = ("cluster", "topic", "model", "dim", "state_width", "recent_items", "event_id_window")
+    extra = {name: place.facts.as_extra()[name] for name in former} | {"trend_half_life_s": 3600.0, "schema": 1}
+    manifest = Manifest(kind="worker", dim=4, size=2, offsets={"0": 7}, saved_at_s=time.time() - 60, extra=extra)
+    write_snapshot(place.folder / "memory", manifest, {"memory": lambda file: file.write_bytes(b"of another schema")})
+    target = world()
+    assert await recall(settings, place, 1, target.engine, compute) is None
+    assert contents(target) == contents(world())
+    assert "is not used: its schema is 1, this worker's 2. The changelog is read from its beginning." in caplog.text
 
 
 @pytest.mark.usefixtures("log")

@@ -19,10 +19,14 @@ UNITLESS = {
     "nearstream_index_erasures_pending",
     "nearstream_index_failed_builds",
     "nearstream_index_warning",
+    "nearstream_list_hit_rate",
+    "nearstream_list_ndcg",
     "nearstream_model_failures",
     "nearstream_model_fallback",
     "nearstream_model_switches",
+    "nearstream_shedding_level",
     "nearstream_snapshot_failures",
+    "nearstream_source_weight",
 }
 """Shares, flags and counts whose own word says what they count."""
 

@@ -9,7 +9,7 @@ from streams.recommend.candidates import Candidates, Hidden, Neighbourhood, gath
 
 NOTHING_HIDDEN = Hidden(np.zeros(2, np.int32), np.zeros(0, np.int32))
 NO_CONTENT = np.full((1, 8), -1, np.int32)
-NO_TREND = np.zeros(0, np.int32)
+NO_TREND = np.zeros((0, 0), np.int32)
 
 
 def ints(*values: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_the_strongest_voters_are_named_first() -> None:
 def test_each_source_proposes_and_no_item_comes_twice() -> None:
     """Votes, content and trend overlap; each item is one candidate, and carries its votes whoever proposed it."""
     near = neighbourhood([[1, 2]], [1.0])
-    found = gathered(near, content=ints(2, 3, -1, -1)[None], trend=ints(3, 4, 1))
+    found = gathered(near, content=ints(2, 3, -1, -1)[None], trend=ints(3, 4, 1)[None])
     assert sorted(found.items[0].tolist()) == [-1] * 8 + [1, 2, 3, 4]
     assert votes(found) == {1: 0.5, 2: 1.0, 3: 0.0, 4: 0.0}
 
@@ -96,9 +96,18 @@ def test_each_source_proposes_its_best_only() -> None:
     """At one item a source: the most votes, and the first of the trend that is not hidden."""
     near = neighbourhood([[1, 2], [1]], [1.0, 0.9])
     hidden = Hidden(ints(0, 1), ints(5))
-    found = gathered(near, content=ints(3)[None], trend=ints(5, 6, 7), hidden=hidden)
+    found = gathered(near, content=ints(3)[None], trend=ints(5, 6, 7)[None], hidden=hidden)
     assert sorted(found.items[0].tolist()) == [1, 3, 6]
     assert_allclose(votes(found)[1], 1 / 2 + 0.9)
+
+
+def test_each_trend_proposes_its_own_best() -> None:
+    """Two rows, the second one shorter: the first item of each that is not hidden, an item of both once."""
+    near = neighbourhood([[1]], [1.0])
+    trend = np.array([[5, 6, 7], [7, -1, -1]], np.int32)
+    for hidden, expected in (([5], [1, 6, 7]), ([5, 6], [1, 7]), ([7], [1, 5]), ([], [1, 5, 7])):
+        found = gathered(near, np.full((1, 1), -1, np.int32), trend, Hidden(ints(0, len(hidden)), ints(*hidden)))
+        assert sorted(item for item in found.items[0].tolist() if item >= 0) == expected
 
 
 def test_equal_votes_prefer_the_smaller_slot() -> None:
@@ -112,7 +121,7 @@ def test_hidden_and_unavailable_items_are_nobodys_candidates() -> None:
     near = neighbourhood([[1, 2, 99, -1]], [1.0])
     available = np.ones(4, np.bool_)
     available[3] = False
-    found = gather_candidates(near, NO_CONTENT, ints(0, 1), Hidden(ints(0, 2), ints(1, 98)), available, 8)
+    found = gather_candidates(near, NO_CONTENT, ints(0, 1)[None], Hidden(ints(0, 2), ints(1, 98)), available, 8)
     assert votes(found) == {2: 1 / 3, 0: 0.0}
 
 

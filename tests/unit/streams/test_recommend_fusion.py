@@ -1,82 +1,221 @@
-"""Three scores become one."""
+"""Many opinions become one score, and weights learn from what came."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from streams.recommend.fusion import TREND_FLOOR, Fused, fuse
+from streams.recommend.fusion import (
+    HISTORY_SEGMENTS,
+    LOG_RANGE,
+    MISSED,
+    TYPE_SEGMENTS,
+    Fused,
+    FusionConfig,
+    FusionWeights,
+    Lessons,
+    Segments,
+    fuse,
+    learn,
+    source_ranks,
+)
 
-NONE = -np.inf
-
-
-def fused(
-    items: list[int],
-    votes: list[float],
-    cosines: list[float],
-    masses: list[float],
-    count: int = 3,
-    weights: tuple[float, float, float] = (5.0, 3.0, 2.0),
-) -> Fused:
-    return fuse(
-        np.array([items], np.int32),
-        np.array([votes]),
-        np.array([cosines], np.float32),
-        np.array([masses]),
-        weights,
-        0.5,
-        count,
-    )
+NEWCOMER = Segments(np.zeros(1, np.int32), np.zeros(1, np.uint8))
 
 
-def test_each_source_is_measured_against_its_best() -> None:
-    """Half the votes are worth .25, a cosine one temperature below the best .3/e, half the popularity .1."""
-    found = fused([4, 7], [2.0, 1.0], [0.4, 0.9], [10.0, 9.0])
-    expected = [0.5 + 0.3 / np.e + 0.2, 0.25 + 0.3 + 0.1]
-    assert found.places.tolist() == [[0, 1, -1]]
-    assert_allclose(found.scores, [[*expected, 0]], rtol=1e-6)
-    assert_allclose(
-        found.shares[0, :2],
-        [np.array([0.5, 0.3 / np.e, 0.2]) / expected[0], np.array([0.25, 0.3, 0.1]) / expected[1]],
-        rtol=1e-6,
-    )
+def weights_of(pairs: list[tuple[float, float]]) -> FusionWeights:
+    """The shared part; the segments add nothing."""
+    return FusionWeights.start(len(pairs), 1.0)._replace(shared=np.array(pairs, float))
 
 
-def test_the_best_of_everything_scores_one() -> None:
-    """A score never exceeds 1."""
-    assert_allclose(fused([4], [3.0], [0.2], [5.0]).scores, [[1, 0, 0]])
+def opinions(*columns: list[float]) -> np.ndarray:
+    """(1, c, S) of one user, a list a source."""
+    return np.array(columns, np.float32).T[None].copy()
 
 
-def test_a_source_that_says_nothing_has_no_share() -> None:
-    """No votes, and a cosine at or below 0, leave the trend alone."""
-    found = fused([4, 5], [0.0, 0.0], [0.0, -0.4], [5.0, 4.0])
-    assert_allclose(found.shares[0, :2], [[0, 0, 1], [0, 0, 1]])
-    assert_allclose(found.scores[0, :2], [0.2, 0.1])
+def fused(items: list[int], worth: np.ndarray, weights: FusionWeights, count: int = 3) -> Fused:
+    return fuse(np.array([items], np.int32), worth, weights, NEWCOMER, count)
 
 
-def test_an_item_nobody_touched_still_has_a_score() -> None:
-    """It ends the list with the smallest trend part, also when nothing was ever popular."""
-    assert_allclose(fused([4, 5], [0, 0], [0, 0], [5.0, NONE]).scores[0, :2], [0.2, 0.2 * TREND_FLOOR])
-    assert_allclose(fused([4], [0], [0], [NONE]).scores[0, 0], 0.2 * TREND_FLOOR)
+def taught(
+    items: list[int], worth: np.ndarray, target: int, weights: FusionWeights, config: FusionConfig | None = None
+) -> Lessons:
+    targets = np.array([target], np.int32)
+    return learn(np.array([items], np.int32), worth, targets, weights, NEWCOMER, config or FusionConfig())
+
+
+def test_an_opinion_counts_by_its_share_of_the_best_and_by_its_logarithm() -> None:
+    """Half of the best is a = .5 and l = 1 - ln 2 / 6; a factor of exp(6) or more below it, l is 0."""
+    found = fused([4, 7, 8], opinions([2.0, 1.0, 2 * np.exp(-7)]), weights_of([(3.0, 1.0)]))
+    expected = [3 + 1, 3 / 2 + 1 - np.log(2) / LOG_RANGE, 3 * np.exp(-7)]
+    assert found.places.tolist() == [[0, 1, 2]]
+    assert_allclose(found.scores[0], np.array(expected) / 4, rtol=1e-5)
+
+
+def test_a_score_is_the_sum_of_its_parts() -> None:
+    """Each source's share is what it says times its weights; who says nothing has none."""
+    worth = opinions([1.0, 0.5, 0.0], [0.0, 4.0, 2.0], [0.0, 0.0, 0.0])
+    found = fused([1, 2, 3], worth, weights_of([(2.0, 0.0), (1.0, 0.0), (5.0, 0.0)]))
+    assert found.places.tolist() == [[0, 1, 2]]
+    assert_allclose(found.scores[0], np.array([2.0, 1.0 + 1.0, 0.5]) / 8)
+    assert_allclose(found.shares[0], [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0]])
+
+
+def test_an_item_that_nobody_knows_ends_the_list() -> None:
+    """It has the smallest score and all of its shares from the last source, the trend of everybody."""
+    found = fused([5, 3, 4], opinions([0.0, 0.0, 1.0], [0.0, 0.0, 0.0]), weights_of([(1.0, 0.0), (1.0, 0.0)]))
+    assert found.places.tolist() == [[2, 1, 0]]
+    assert_allclose(found.scores[0], [0.5, 1e-6, 1e-6])
+    assert_allclose(found.shares[0], [[1, 0], [0, 1], [0, 1]])
+
+
+def test_weights_of_zero_make_a_list_all_the_same() -> None:
+    """By slot, with scores above 0."""
+    found = fused([9, 3], opinions([1.0, 2.0]), weights_of([(0.0, 0.0)]))
+    assert found.places.tolist() == [[1, 0, -1]]
+    assert_allclose(found.scores[0], [1e-6, 1e-6, 0])
 
 
 def test_equal_scores_are_ordered_by_slot_and_cut() -> None:
-    """Five equal candidates in any order: the three smallest slots."""
-    found = fused([9, 3, 8, 1, 5], [1.0] * 5, [0.0] * 5, [0.0] * 5)
-    assert found.places.tolist() == [[3, 1, 4]]
+    """Five equal candidates in any order: the three smallest slots; padding is nobody."""
+    found = fused([9, -1, 3, 8, 1, 5], opinions([1.0, 9.0, 1.0, 1.0, 1.0, 1.0]), weights_of([(1.0, 0.0)]))
+    assert found.places.tolist() == [[4, 2, 5]]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_list_is_that_of_a_full_sort(seed: int) -> None:
-    """Padding anywhere, many candidates: the same as sorting all of them."""
-    rng = np.random.default_rng(seed)
-    items = rng.permutation(200)[:80]
-    items[rng.random(80) < 0.3] = -1
-    votes, cosines, masses = rng.random(80).round(1), rng.normal(size=80), rng.normal(size=80)
-    found = fused(items.tolist(), votes.tolist(), cosines.tolist(), masses.tolist(), count=20)
-    everything = fused(items.tolist(), votes.tolist(), cosines.tolist(), masses.tolist(), count=80)
-    assert found.places[0].tolist() == everything.places[0, :20].tolist()
-    scores = everything.scores[0][everything.places[0] >= 0]
-    assert len(scores) == (items >= 0).sum()
-    assert (np.diff(scores) <= 0).all()
+def test_weights_are_those_of_the_users_segments() -> None:
+    """What the history and the last type add counts for their users alone, and never below 0."""
+    weights = weights_of([(1.0, 0.0), (1.0, 0.0)])
+    weights.by_history[2, 0, 0] = 1.0
+    weights.by_type[7, 1, 0] = -9.0
+    segments = Segments(np.array([0, 2, 0], np.int32), np.array([0, 0, 7], np.uint8))
+    worth = np.repeat(opinions([1.0, 0.0], [0.0, 1.0]), 3, axis=0)
+    found = fuse(np.array([[1, 2]] * 3, np.int32), worth, weights, segments, 2)
+    assert_allclose(found.scores, [[0.5, 0.5], [2 / 3, 1 / 3], [1.0, 1e-6]])
+
+
+@pytest.mark.parametrize(
+    ("events", "segment"), [(0, 0), (2, 0), (3, 1), (9, 1), (10, 2), (49, 2), (50, 3), (10**12, 3)]
+)
+def test_histories_are_told_apart_by_their_length(events: int, segment: int) -> None:
+    """Newcomers, short, long and very long ones."""
+    found = Segments.of(np.array([events]), np.array([255], np.uint8))
+    assert found.history.tolist() == [segment]
+    assert segment < HISTORY_SEGMENTS
+
+
+def test_all_sources_start_alike() -> None:
+    """The sum is spread evenly over the plain shares; logarithms and segments start at 0."""
+    weights = FusionWeights.start(4, 8.0)
+    assert_array_equal(weights.shared, [[2, 0]] * 4)
+    assert weights.by_history.shape == (HISTORY_SEGMENTS, 4, 2)
+    assert weights.by_type.shape == (TYPE_SEGMENTS, 4, 2)
+    assert not weights.by_history.any()
+    assert not weights.by_type.any()
+
+
+def test_a_lesson_raises_the_chance_of_what_came() -> None:
+    """And leaves the weights that were handed in as they are."""
+    weights, worth = weights_of([(1.0, 0.0), (1.0, 0.0)]), opinions([1.0, 0.2], [0.1, 1.0])
+    before = weights.copy()
+    first = taught([4, 7], worth, 7, weights)
+    second = taught([4, 7], worth, 7, first.weights)
+    assert second.chances[0] > first.chances[0]
+    for mine, old in zip(weights, before, strict=True):
+        assert_array_equal(mine, old)
+
+
+def test_a_step_is_the_gradient_of_the_log_loss() -> None:
+    """Two candidates of equal utility: chance 1/2, so each weight moves by rate * half the difference of the shares."""
+    config = FusionConfig(learning_rate=0.1, log_learning_rate=0.0)
+    worth = opinions([1.0, 0.5], [0.5, 1.0])
+    found = taught([4, 7], worth, 7, weights_of([(1.0, 0.0), (1.0, 0.0)]), config)
+    assert_allclose([found.ranks[0], found.chances[0], found.top_chances[0]], [0.5, 0.5, 0.5])
+    step = 0.1 * 0.5 * 0.5
+    assert_allclose(found.weights.shared[:, 0], [1 - step, 1 + step])
+    assert_allclose(found.weights.by_history[0, :, 0], [-step, step])
+    assert_allclose(found.weights.by_type[0, :, 0], [-step, step])
+    assert not found.weights.by_history[1:].any()
+    assert not found.weights.by_type[1:].any()
+
+
+def test_what_was_no_candidate_teaches_nothing() -> None:
+    """It is counted as missed, and the chance of the best is told all the same."""
+    weights = weights_of([(1.0, 0.0)])
+    found = taught([4, -1], opinions([1.0, 1.0]), 7, weights)
+    assert (found.ranks[0], found.chances[0], found.top_chances[0]) == (MISSED, 0.0, 1.0)
+    assert_array_equal(found.weights.shared, weights.shared)
+    nobody = taught([-1, -1], opinions([1.0, 1.0]), 7, weights)
+    assert (nobody.ranks[0], nobody.chances[0], nobody.top_chances[0]) == (MISSED, 0.0, 0.0)
+
+
+def test_lessons_of_a_batch_follow_each_other() -> None:
+    """One call with two rows ends where two calls with one row end."""
+    weights, worth = weights_of([(1.0, 0.5), (1.0, 0.0)]), opinions([1.0, 0.2], [0.1, 1.0])
+    items, targets = np.array([[4, 7]] * 2, np.int32), np.array([7, 4], np.int32)
+    both = Segments(np.array([0, 0], np.int32), np.array([0, 0], np.uint8))
+    together = learn(items, np.repeat(worth, 2, axis=0), targets, weights, both, FusionConfig())
+    apart = taught([4, 7], worth, 4, taught([4, 7], worth, 7, weights).weights)
+    for one, other in zip(together.weights, apart.weights, strict=True):
+        assert_allclose(one, other, rtol=1e-12)
+
+
+def test_movements_add_up() -> None:
+    """Two batches that were prepared from the same weights both count, in whichever order they are applied."""
+    start = weights_of([(1.0, 0.0), (1.0, 0.0)])
+    worth = opinions([1.0, 0.2], [0.1, 1.0])
+    first, second = (taught([4, 7], worth, target, start).weights for target in (4, 7))
+    one, other = start.moved(start, first).moved(start, second), start.moved(start, second).moved(start, first)
+    for mine, same, begun, a, b in zip(one, other, start, first, second, strict=True):
+        assert_allclose(mine, same, rtol=1e-12)
+        assert_allclose(mine, a + b - begun, rtol=1e-12)
+    for mine, a in zip(start.moved(start, first), first, strict=True):
+        assert_allclose(mine, a, rtol=1e-12)
+
+
+def test_no_step_and_no_weight_exceeds_its_bound() -> None:
+    """Whatever the rate: a step of .2 at most, weights from 0 to 3, what segments add from -3 to 3."""
+    config = FusionConfig(learning_rate=1e6, log_learning_rate=1e6, start=2.0, step_max=0.2, weight_max=3.0)
+    weights, worth = weights_of([(1.0, 1.0), (1.0, 1.0)]), opinions([1.0, 0.2], [0.1, 1.0])
+    for _ in range(40):
+        after = taught([4, 7], worth, 7, weights, config).weights
+        for mine, old in zip(after, weights, strict=True):
+            assert np.abs(mine - old).max() <= 0.2 + 1e-12
+            assert np.abs(mine).max() <= 3.0
+        assert after.shared.min() >= 0
+        weights = after
+    assert_allclose(weights.shared[1], [3.0, 3.0])
+    assert_allclose(weights.shared[0], [0.0, 0.0], atol=1e-12)
+
+
+def test_a_frozen_fusion_judges_and_stays() -> None:
+    """Rates of 0 are allowed: ranks and chances come, the weights do not move."""
+    frozen = FusionConfig(learning_rate=0.0, log_learning_rate=0.0)
+    weights = weights_of([(1.0, 0.0)])
+    found = taught([4, 7], opinions([1.0, 0.2]), 7, weights, frozen)
+    assert found.ranks[0] == 1
+    assert_array_equal(found.weights.shared, weights.shared)
+
+
+def test_sources_are_ranked_alone() -> None:
+    """By their own opinion on the item that came; equals in the middle; missed where they say nothing of it."""
+    worth = opinions([3.0, 2.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0])
+    items = np.array([[4, 7, -1]], np.int32)
+    assert source_ranks(items, worth, np.array([7], np.int32)).tolist() == [[1.0, 0.5, MISSED]]
+    assert source_ranks(items, worth, np.array([9], np.int32)).tolist() == [[MISSED] * 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"learning_rate": -0.1}, "learning rates must be at least 0"),
+        ({"log_learning_rate": float("nan")}, "learning rates must be at least 0"),
+        ({"start": 0.0}, "start and step_max above 0"),
+        ({"step_max": 0.0}, "start and step_max above 0"),
+        ({"weight_max": 7.0}, "weight_max must be at least start, got 7.0 and 8.0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(changes: dict[str, float], complaint: str) -> None:
+    """With what was expected and what came."""
+    with pytest.raises(ValueError, match=complaint):
+        FusionConfig(**changes)

@@ -6,51 +6,76 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from streams.core.catalogue import Catalogue
 from streams.core.events import Item
 from streams.core.profile import ProfileColumns, ProfileLayout, ProfileStore
+from streams.recommend.cooccurrence import Entered
 from streams.recommend.ranker import Ranker
-from streams.recommend.request import RankerConfig, RankRequest
-from streams.recommend.trend import Trend
+from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, source_names
+from streams.recommend.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOW_S = 1_700_000_000.0
 RECENT = 4
+HALF_LIVES_S = (3600.0, 86_400.0)
+SOURCES = len(source_names(HALF_LIVES_S))
 DIRECTIONS = {"east": (1.0, 0.0), "north": (0.0, 1.0), "north-east": (0.6, 0.8), "": (0.8, 0.6)}
 LAYOUT = ProfileLayout(state_width=2, recent_items=RECENT, event_id_window=1)
 
 
 class CompassEncoder:
-    """A word is a direction; without words everything lies between east and north-east."""
+    """The first word is a direction; without words everything lies between east and north-east."""
 
     dim = 2
 
     def encode(self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: object) -> np.ndarray:
-        return np.array([DIRECTIONS[text] for text in descriptions], np.float32).reshape(-1, 2)
+        return np.array([DIRECTIONS[text.partition(" ")[0]] for text in descriptions], np.float32).reshape(-1, 2)
 
 
 class World:
     """Items and users by name."""
 
-    def __init__(self, items: dict[str, str], histories: dict[str, list[str]]) -> None:
+    def __init__(
+        self,
+        items: dict[str, str],
+        histories: dict[str, list[str]],
+        categories: dict[str, list[str]] | None = None,
+    ) -> None:
         self.catalogue = Catalogue(CompassEncoder())
         self.catalogue.slots(list(items))
-        self.catalogue.put([Item(name, title=words) for name, words in items.items() if words])
+        described = {name: words for name, words in items.items() if words}
+        kinds = categories or {}
+        self.catalogue.put(
+            [Item(name, title=words, categories=kinds.get(name, [])) for name, words in described.items()]
+        )
         self.store = ProfileStore(LAYOUT)
-        self.trend = Trend(86_400.0)
+        self.views = Views(HALF_LIVES_S)
         columns = ProfileColumns.empty(len(histories), LAYOUT)
+        columns.clear(slice(None))
         for row, names in enumerate(histories.values()):
             columns.recent_items[row, : len(names)] = self.catalogue.slots(names)
             columns.recent_count[row] = len(names)
         self.store.put(list(histories), columns)
 
     def popular(self, **counts: float) -> World:
+        """So many events now, in all trends."""
         slots = self.catalogue.slots(list(counts))
-        self.trend.fold(slots, np.array(list(counts.values()), np.float32), np.full(len(counts), NOW_S))
+        for trend in self.views.trends:
+            trend.fold(slots, np.array(list(counts.values()), np.float32), np.full(len(counts), NOW_S))
+        return self
+
+    def lived(self, *histories: str, age_s: float = 0.0) -> World:
+        """Somebody had these items, one after the other."""
+        for history in histories:
+            items = self.catalogue.slots(history.split())[None]
+            count = np.array([items.shape[1]], np.int32)
+            times_s = np.full(items.shape, NOW_S - age_s)
+            entered = Entered(items, np.ones(items.shape, np.float32), times_s, count, count)
+            self.views.fold(entered, self.catalogue.facts.categories)
         return self
 
     def request(
@@ -66,26 +91,44 @@ class World:
             slots=slots,
             vectors=np.array([vector], np.float32),
             recent_items=columns.recent_items,
+            recent_types=columns.recent_types,
             recent_count=columns.recent_count,
+            history_events=columns.recent_total,
             bought_offsets=np.array([0, len(bought)], np.int32),
             bought_items=self.catalogue.slots(bought),
             neighbour_slots=self.store.slots(list(neighbours or {}))[None],
             neighbour_similarities=np.array([list((neighbours or {}).values())], np.float32),
-            now_s=NOW_S,
         )
 
+    def ranker(self, **config: object) -> Ranker:
+        return Ranker(self.store, self.catalogue, self.views, RankerConfig(**config))
+
+    def rank(self, request: RankRequest, **config: object) -> Ranking:
+        return self.ranker(**config).rank(request)
+
     def names(self, request: RankRequest, **config: object) -> list[str]:
-        ranking = Ranker(self.store, self.catalogue, self.trend, RankerConfig(**config)).rank(request)
-        return [self.catalogue.item_ids[slot] for slot in ranking.items[0].tolist() if slot >= 0]
+        return self.named(self.rank(request, **config).items[0].tolist())
+
+    def named(self, slots: Sequence[int]) -> list[str]:
+        return [self.catalogue.item_ids[slot] for slot in slots if slot >= 0]
+
+
+def only(source: int) -> list[float]:
+    """Shares of an item that one source alone speaks for."""
+    return [1.0 if place == source else 0.0 for place in range(SOURCES)]
 
 
 def test_a_user_nobody_knows_gets_what_is_popular() -> None:
     """No slot, no vector, no neighbour: the trend alone, then the rest of the catalogue by slot."""
     world = World({"a": "", "b": "", "c": "", "d": ""}, {}).popular(c=2.0, b=1.0)
     request = world.request("nobody")
-    ranking = Ranker(world.store, world.catalogue, world.trend, RankerConfig()).rank(request)
+    ranking = world.rank(request)
     assert ranking.items[0, :5].tolist() == [2, 1, 0, 3, -1]
-    assert_allclose(ranking.shares[0, :4], [[0, 0, 1]] * 4)
+    by_trends = ranking.shares[0, :2, [Source.RISING, Source.TREND, Source.TREND + 1]]
+    assert_allclose(by_trends.sum(axis=0), [1, 1])
+    assert_allclose(ranking.shares[0, 2:4], [only(SOURCES - 1)] * 2)
+    assert (ranking.companions == -1).all()
+    assert (ranking.categories == -1).all()
     assert (ranking.voters == -1).all()
     assert (ranking.anchors == -1).all()
     assert ranking.scores[0, 3] > 0 == ranking.scores[0, 4]
@@ -96,7 +139,7 @@ def test_neighbours_bring_their_recent_items() -> None:
     world = World({"a": "", "b": "", "c": ""}, {"me": ["a"], "near": ["c", "b"], "far": ["c"]})
     request = world.request("me", neighbours={"near": 0.9, "far": 0.5})
     assert world.names(request) == ["b", "c"]
-    ranking = Ranker(world.store, world.catalogue, world.trend, RankerConfig()).rank(request)
+    ranking = world.rank(request)
     assert ranking.voters[0, :2].tolist() == [[1, -1, -1], [1, 2, -1]]
     assert (ranking.shares[0, :2, 0] > 0.99).all()
 
@@ -106,10 +149,10 @@ def test_content_brings_what_resembles_the_profile_and_names_the_item() -> None:
     items = {"mine": "east", "old": "north", "alike": "north-east", "unlike": "north", "mute": ""}
     world = World(items, {"me": ["old", "mine"]})
     request = world.request("me", vector=(0.8, 0.6))
-    assert world.names(request, trending=1e-6) == ["alike", "unlike", "mute"]
-    ranking = Ranker(world.store, world.catalogue, world.trend, RankerConfig()).rank(request)
+    assert world.names(request) == ["alike", "unlike", "mute"]
+    ranking = world.rank(request)
     assert ranking.anchors[0, :3].tolist() == [1, 1, -1]
-    assert_allclose(ranking.shares[0, 2], [0, 0, 1])
+    assert_allclose(ranking.shares[0, :2], [only(Source.PROFILE)] * 2)
 
 
 def test_directions_without_words_guide_nobody() -> None:
@@ -139,9 +182,83 @@ def test_what_is_gone_is_never_shown() -> None:
 def test_a_repeat_is_explained_by_itself() -> None:
     """With repeats on, the nearest own item of a seen item is the item."""
     world = World({"mine": "east"}, {"me": ["mine"]})
-    config = RankerConfig(repeats=True)
-    ranking = Ranker(world.store, world.catalogue, world.trend, config).rank(world.request("me", vector=(1.0, 0.0)))
+    ranking = world.rank(world.request("me", vector=(1.0, 0.0)), repeats=True)
     assert ranking.anchors[0, 0] == 0 == ranking.items[0, 0]
+    assert ranking.shares[0, 0, Source.REPEAT] > 0
+
+
+def test_the_newest_and_most_frequent_own_items_come_again_first() -> None:
+    """Sum of 1 / distance: b at 1 and 3, c at 2, a at 4; without repeats nobody is asked."""
+    world = World({"a": "", "b": "", "c": ""}, {"me": ["a", "b", "c", "b"]})
+    ranking = world.rank(world.request("me"), repeats=True)
+    assert world.named(ranking.items[0].tolist()) == ["b", "c", "a"]
+    assert_allclose(ranking.shares[0, :3], [only(Source.REPEAT)] * 3)
+    assert_allclose(ranking.scores[0, :3] / ranking.scores[0, 0], np.array([4 / 3, 1 / 2, 1 / 4]) * 3 / 4, rtol=1e-6)
+    assert world.names(world.request("me")) == []
+
+
+def test_what_people_had_together_is_proposed_and_named() -> None:
+    """Of the user's items the one that says most is the companion; who was in no history is in no pair."""
+    world = World(dict.fromkeys(("a", "b", "c", "d"), ""), {"me": ["a", "b"]}).lived("a c", "b d", "b d", "b d")
+    ranking = world.rank(world.request("me"))
+    assert world.named(ranking.items[0].tolist()) == ["d", "c"]
+    assert world.named(ranking.companions[0, :2].tolist()) == ["b", "a"]
+    assert (ranking.shares[0, :2, Source.TOGETHER] > 0).all()
+
+
+def test_the_best_of_the_users_categories_are_proposed_and_named() -> None:
+    """A shirt is as popular as a sandal, and this user of shoes gets the sandal first; the reason says so."""
+    kinds = {"boot": ["shoes"], "sandal": ["shoes", "summer"], "shirt": ["tops"], "mine": ["shoes"]}
+    world = World(dict.fromkeys(kinds, "north"), {"me": ["mine"]}, kinds)
+    world.lived("boot", "boot", "sandal", "shirt")
+    ranking = world.rank(world.request("me", vector=(1.0, 0.0)))
+    assert world.named(ranking.items[0].tolist()) == ["boot", "sandal", "shirt"]
+    names = [world.catalogue.facts.category_names[code] for code in ranking.categories[0, :2].tolist()]
+    assert names == ["shoes", "shoes"]
+    assert ranking.categories[0, 2] == -1
+    assert ranking.shares[0, 2, Source.CATEGORY] == 0 < ranking.shares[0, 1, Source.CATEGORY]
+
+
+def test_what_wakes_up_rises() -> None:
+    """An item that had all of its events just now, before one that had more of them yesterday."""
+    world = World({"old": "", "new": ""}, {}).lived(*["old"] * 4, age_s=40_000.0).lived("new", "old")
+    ranking = world.rank(world.request("nobody"))
+    by_name = dict(zip(world.named(ranking.items[0].tolist()), ranking.shares[0].tolist(), strict=False))
+    assert by_name["new"][Source.RISING] > by_name["old"][Source.RISING] > 0
+
+
+def test_weights_decide_who_is_heard() -> None:
+    """With all weight on one source the list is that source's."""
+    world = World({"hit": "", "near": ""}, {"other": ["near"]}).popular(hit=5.0)
+    request = world.request("nobody", neighbours={"other": 0.9})
+    for source, first in ((Source.NEIGHBOURS, "near"), (Source.TREND, "hit")):
+        ranker = world.ranker()
+        ranker.weights.shared[:] = 0.0
+        ranker.weights.shared[source, 0] = 1.0
+        ranking = ranker.rank(request)
+        assert world.named(ranking.items[0, :1].tolist()) == [first]
+        assert_allclose(ranking.shares[0, 0], only(source))
+
+
+def test_an_event_teaches_and_the_ranker_stays() -> None:
+    """What came by the neighbour raises the neighbours' weight in what is returned, not in the ranker."""
+    world = World({"hit": "", "near": ""}, {"other": ["near"]}).popular(hit=5.0)
+    ranker, request = world.ranker(), world.request("nobody", neighbours={"other": 0.9})
+    before = ranker.weights.copy()
+    lessons = ranker.learn(ranker.pool(request), request, world.catalogue.slots(["near"]))
+    assert lessons.weights.shared[Source.NEIGHBOURS, 0] > before.shared[Source.NEIGHBOURS, 0]
+    assert lessons.weights.by_type[255, Source.NEIGHBOURS, 0] > 0, "a user without history has no last type"
+    for mine, old in zip(ranker.weights, before, strict=True):
+        assert_array_equal(mine, old)
+
+
+def test_sources_are_named_in_the_order_of_the_shares() -> None:
+    """The trends last, by their half-life in hours."""
+    assert World({}, {}).ranker().sources == (
+        "neighbours", "profile", "together", "category", "repeat", "group", "rising", "trend-1h",
+        "trend-24h",
+    )  # fmt: skip
+    assert source_names([1800.0, 7_776_000.0])[-2:] == ("trend-0.5h", "trend-2160h")
 
 
 @pytest.mark.parametrize("items", [{}, {"only": "east"}])
@@ -170,7 +287,7 @@ def test_disliked_items_of_neighbours_are_not_recommended() -> None:
     world = World({"good": "", "bad": ""}, {"near": ["good", "bad"]})
     world.store.columns.recent_types[0, :2] = [0, 1]
     request = world.request("nobody", neighbours={"near": 0.9})
-    ranking = Ranker(world.store, world.catalogue, world.trend, RankerConfig(type_weights=(1.0, -3.0))).rank(request)
+    ranking = world.rank(request, type_weights=(1.0, -3.0))
     assert (ranking.shares[0, :2, 0] > 0).tolist() == [True, False]
     assert ranking.items[0, :2].tolist() == [0, 1]
 
@@ -180,17 +297,17 @@ def test_users_not_alike_have_no_voice() -> None:
     world = World({"a": "", "b": ""}, {"me": ["a"], "other": ["b"]})
     for neighbours in ({"other": -0.2}, {"other": float("nan")}, {"nobody": 0.9}, {"me": 1.0}):
         request = world.request("me", neighbours=neighbours)._replace(recent_items=np.full((1, RECENT), -1, np.int32))
-        ranking = Ranker(world.store, world.catalogue, world.trend, RankerConfig()).rank(request)
+        ranking = world.rank(request)
         assert not ranking.shares[0, :, 0].any(), neighbours
 
 
 def test_no_users_no_lists() -> None:
     """An empty batch, as in `warm_up`, is an empty ranking."""
     world = World({"a": ""}, {})
-    ranker = Ranker(world.store, world.catalogue, world.trend, RankerConfig(list_items=7))
+    ranker = world.ranker(list_items=7)
     ranker.warm_up()
     empty = world.request("nobody")
-    empty = empty._replace(**{name: getattr(empty, name)[:0] for name in empty._fields if name != "now_s"})
+    empty = empty._replace(**{name: column[:0] for name, column in empty._asdict().items() if column is not None})
     ranking = ranker.rank(empty._replace(bought_offsets=np.zeros(1, np.int32)))
     assert ranking.items.shape == (0, 7)
     assert ranking.voters.shape == (0, 7, 3)
@@ -202,6 +319,8 @@ def test_no_users_no_lists() -> None:
         ("vectors", np.zeros((1, 3), np.float32)),
         ("recent_count", np.zeros(2, np.int32)),
         ("recent_count", np.full(1, RECENT + 1, np.int32)),
+        ("recent_types", np.zeros((1, RECENT + 1), np.uint8)),
+        ("history_events", np.zeros(0, np.int64)),
         ("bought_offsets", np.array([0, 1], np.int32)),
         ("bought_offsets", np.array([0], np.int32)),
         ("neighbour_slots", np.zeros((1, 5), np.int32)),
@@ -210,7 +329,7 @@ def test_no_users_no_lists() -> None:
 def test_arrays_that_do_not_fit_are_refused(field: str, value: np.ndarray) -> None:
     """The error names the array, what was expected and what came."""
     world = World({"a": ""}, {})
-    ranker = Ranker(world.store, world.catalogue, world.trend, RankerConfig())
+    ranker = world.ranker()
     with pytest.raises(ValueError, match=rf"{field}.*(must|got)"):
         ranker.rank(world.request("nobody")._replace(**{field: value}))
 
@@ -218,9 +337,6 @@ def test_arrays_that_do_not_fit_are_refused(field: str, value: np.ndarray) -> No
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("trending", 0.0),
-        ("because_of", -1.0),
-        ("similar_users", float("nan")),
         ("list_items", 0),
         ("candidates", 0),
         ("content_temperature", 0.0),
@@ -228,6 +344,6 @@ def test_arrays_that_do_not_fit_are_refused(field: str, value: np.ndarray) -> No
     ],
 )
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
-    """A list needs at least the trend, one item and positive temperatures."""
+    """A list needs one item, one candidate a source and positive temperatures."""
     with pytest.raises(ValueError, match="must be"):
         RankerConfig(**{setting: value})

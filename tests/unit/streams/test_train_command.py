@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from encoder import EncoderConfig, load_encoder
 from encoder.checkpoint import load_model, load_resume
+from encoder.inference import encoder_of
 from streams.cli import cli, main
 from streams.cli.train_progress import TrainProgress
 from streams.core.errors import UsageError
@@ -103,6 +105,45 @@ def test_the_same_command_gives_the_same_model(base: Path, tmp_path: Path) -> No
     same, other = (trained(*SHOP, *QUICK, "--out", str(tmp_path / name), "--model-seed", name) for name in ("0", "1"))
     assert same["model"] == load_model(base).name
     assert other["model"] != same["model"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Images of twelve items of the shop, and one file that is none."""
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install 'nearstream[images]'")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for item in range(12):
+        pillow.new("RGB", (64, 64), (20 * item, 255 - 20 * item, 7 * item)).save(folder / f"i{item}.png")
+    (folder / "i13.png").write_text("not an image")
+    return folder
+
+
+def test_images_are_read_and_served(images: Path, tmp_path: Path) -> None:
+    """A bad file is named and passed over; the items with images are served by them; the next training needs them."""
+    result = run(*SHOP, *QUICK, "--images", str(images), "--out", "m")
+    assert result.exit_code == 0, result.exception or result.stderr
+    assert f"{images / 'i13.png'} cannot be read as an image" in result.stderr
+    saved = load_model(Path("m"))
+    named = sorted(saved.vocabulary.items[row] for row in saved.images["rows"])
+    assert named == sorted(f"i{item}" for item in range(12))
+    assert saved.image_encoder_version.startswith("efficientnet-lite0@")
+    bare = replace(saved, images={})
+    vectors = [encoder_of(each, ("view",)).items.encode(["i3", "i40"], ["", ""], [(), ()]) for each in (saved, bare)]
+    assert [bool(np.allclose(*pair)) for pair in zip(*vectors, strict=True)] == [False, True]
+    without = run(*SHOP, *QUICK, "--from", "m", "--out", "n")
+    assert isinstance(without.exception, UsageError)
+    assert re.search(r"reads the image vectors efficientnet-lite0@\S+, the training has none", str(without.exception))
+    assert (tmp_path / "data" / "text-cache" / "images").is_dir()
+
+
+def test_a_folder_without_images_of_items_is_refused(tmp_path: Path) -> None:
+    """With what was expected; nothing is written."""
+    (tmp_path / "empty").mkdir()
+    result = run(*SHOP, *QUICK, "--images", "empty", "--out", "m")
+    assert isinstance(result.exception, UsageError)
+    assert "None of the 0 files in empty is named as an item of the log" in str(result.exception)
+    assert not Path("m").exists()
 
 
 def test_texts_are_read_and_kept(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_reencoding_the_history_gives_the_streamed_state() -> None:
     streamed = found.store.take(found.store.slots(["u1", "u2", "nobody"]))
     rebuilt = found.store.take(found.store.slots(["u1", "u2", "nobody"]))
     rebuilt.state[:] = 77.0
-    found.updater.reencode(rebuilt)
+    found.updater.reencode(["u1", "u2", "nobody"], rebuilt)
     assert rebuilt.state == pytest.approx(streamed.state, rel=1e-4, abs=1e-5)
     assert not rebuilt.state[2].any()
 
@@ -231,7 +231,7 @@ def test_reencoding_sees_no_gap_before_a_late_event() -> None:
     found = world()
     found.feed([event(at_s=at_s) for at_s in (100.0, 50.0, 130.0)])
     found.encoder.gaps_s.clear()
-    found.updater.reencode(found.store.take(found.store.slots(["u1"])))
+    found.updater.reencode(["u1"], found.store.take(found.store.slots(["u1"])))
     assert found.encoder.gaps_s == [0.0, 0.0, 30.0]
 
 
