@@ -54,7 +54,13 @@ class WorkerService(mode.Service):
         loop = asyncio.get_running_loop()
         try:
             engine = await loop.run_in_executor(None, build_engine, self._settings)
-            self.worker = Worker(self._settings, engine, self.metrics, models=model_folder(self._settings))
+            self.worker = Worker(
+                self._settings,
+                engine,
+                self.metrics,
+                models=model_folder(self._settings),
+                weights_interval_s=self._settings.weights_interval_s,
+            )
             self.worker.reporter.web_url = f"http://{_reachable_host(self._settings)}:{self._settings.web_port}"
             await self.worker.start()
             await self.worker.failed

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     forget_deadline_s: float = Field(
         3600.0, ge=1, le=604_800, description="Seconds after which no saved file holds a forgotten user any more."
     )
+    weights_interval_s: float = Field(
+        30.0,
+        ge=0,
+        le=36_000,
+        description="Seconds between two writes of what a worker learned of the sources; 0 = never.",
+    )
 
     # Profiles
     model: str = Field(

@@ -125,7 +125,7 @@ class Worker:
         self.reporter.state = "restoring"
         processor = self._new_processor(partitions[self.topics.events])
         place, recalled = await self._recalled(partitions[self.topics.profiles])
-        weights = await self._weights_followed(partitions.get(self.topics.weights, 0))
+        weights = await self._share_weights(partitions.get(self.topics.weights, 0))
         items = await self._followed(
             self.topics.items, partitions.get(self.topics.items, 0), self._load_items_with(processor)
         )
@@ -155,7 +155,7 @@ class Worker:
             self.reporter.saver = self.saver
         if self._models is not None:
             self._models.start()
-        for future in (self._group.fatal, items.failure, users.failure, weights.failure, changelog.failure):
+        for future in (self._group.fatal, *(tail.failure for tail in (items, users, *weights, changelog))):
             future.add_done_callback(self._on_failure)
 
     async def stop(self) -> None:
@@ -193,17 +193,15 @@ class Worker:
         place = await self._when_kafka_answers(lambda: memory_place(settings, self.topics.profiles, engine))
         return place, await self._when_kafka_answers(lambda: recall(settings, place, partitions, engine, self._compute))
 
-    async def _weights_followed(self, partitions: int) -> TopicTail:
-        """A tail of the weights, after memory was recalled; whoever has none of its own begins with those of others."""
+    async def _share_weights(self, partitions: int) -> list[TopicTail]:
+        """Follows the weights, after memory was recalled; whoever has none of its own begins with those of others."""
+        if not partitions:  # a Kafka whose topics were created before there was this one
+            logger.warning("no topic %s: weights are not kept; see `nearstream topics create`", self.topics.weights)
+            return []
         tail = await self._followed(self.topics.weights, partitions, self._weights.hear)
         await self._weights.begin()
-        if partitions:
-            await self._when_kafka_answers(self._weights.start_writing)
-        else:
-            logger.warning(
-                "there is no topic %s: weights are not kept; `nearstream topics create`", self.topics.weights
-            )
-        return tail
+        await self._when_kafka_answers(self._weights.start_writing)
+        return [tail]
 
     async def _check_topics(self) -> dict[str, int]:
         counts = await list_topics(self._settings)

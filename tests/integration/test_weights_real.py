@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from numpy.testing import assert_allclose, assert_array_equal
 
 from streams.config import Settings, load_settings
@@ -174,14 +175,13 @@ async def test_what_two_workers_learned_is_shown_and_is_where_a_third_begins(sho
 
 
 async def test_a_freeze_outlives_restarts_and_a_reset_reaches_all(shop: Shop) -> None:
-    """Stopped, a worker leaves its weights to the next; a reset is of all workers, of now and later; a thaw learns."""
+    """Stopped, a worker leaves its last weights to the next; a reset is for all, now and later; a thaw learns."""
     async with shop.running("first", interval_s=3600.0) as engine:
         await shop.feed(0)
         await _until(lambda: engine.lessons > EVENTS / 4)
-        await shop.command("freeze")
-        await _until(lambda: engine.frozen)
-        kept = _weights(engine).copy()
+    kept = _weights(engine).copy()
     assert (await shop.state()).workers["first"].lessons == engine.lessons
+    await shop.command("freeze")
 
     async with shop.running("second") as engine:
         assert engine.frozen
@@ -200,6 +200,20 @@ async def test_a_freeze_outlives_restarts_and_a_reset_reaches_all(shop: Shop) ->
         await shop.feed(EVENTS)
         await _until(lambda: engine.lessons > 0)
         assert not np.array_equal(_weights(engine).shared, _equal(engine).shared)
+
+
+async def test_a_worker_runs_without_the_topic(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """On a Kafka whose topics are older than this one: it learns, says what is missing, and stops cleanly."""
+    admin = AIOKafkaAdminClient(**client_options(shop.settings))
+    await admin.start()
+    try:
+        await admin.delete_topics([Topics(shop.settings.prefix).weights])
+    finally:
+        await admin.close()
+    async with shop.running("alone") as engine:
+        await shop.feed(0)
+        await _until(lambda: engine.lessons > 0)
+    assert "weights are not kept" in caplog.text
 
 
 async def test_an_interval_of_0_writes_nothing_and_obeys(shop: Shop) -> None:

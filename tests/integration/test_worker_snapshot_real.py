@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from index import SnapshotMissing
 from index.snapshot import Manifest, read_manifest
 from streams.config import Settings, load_settings
 from streams.core.events import Event, EventType
@@ -103,6 +104,17 @@ def _folder(settings: Settings) -> Path | None:
 def _manifest(settings: Settings) -> Manifest | None:
     folder = _folder(settings)
     return None if folder is None else read_manifest(folder / "memory")
+
+
+def _saved_users(settings: Settings) -> tuple[int, int]:
+    """How many the memory and the index in force hold; 0 where there is none yet."""
+    folder = _folder(settings)
+    if folder is None:
+        return 0, 0
+    try:
+        return read_manifest(folder / "memory").size, read_manifest(folder / "index").size
+    except SnapshotMissing:
+        return 0, 0
 
 
 def _held(settings: Settings, needle: bytes) -> bool:
@@ -229,10 +241,11 @@ async def test_the_forgotten_leave_all_saved_files(
         await _feed(settings, [*_events(EVENTS), gone])
         worker.start()
         await drained(settings, EVENTS + 1)
-        await _until(lambda: _held(settings, gone.user_id.encode()))
-        worker.end(signal.SIGKILL)
         value = await read_newest(settings, Topics(settings.prefix).profiles, gone.user_id)
         assert value is not None
+        users = len({event.user_id for event in _events(EVENTS)} | {gone.user_id})
+        await _until(lambda: _saved_users(settings) == (users, users))
+        worker.end(signal.SIGKILL)
         needles = [gone.user_id.encode(), decode_profile(value).state, _indexed(settings, gone.user_id)]
         assert [_held(settings, needle) for needle in needles] == [True, True, True]
         await _send(settings, Topics(settings.prefix).profiles, [(gone.user_id, None)])
