@@ -37,7 +37,11 @@ PICTURED_EVENTS = 20_000
 """About a minute: the shop is known by then, and every sparkline is full."""
 POLL_S = 0.1
 DESKDROP = Path(__file__).resolve().parents[2] / "../shared/data/deskdrop"
-REASON = re.compile(r"similar user|^Resembles “.+”, which this user had\.|^Many people have it right now\.")
+REASON = re.compile(
+    r"similar user|^(Resembles|Often goes together with) “.+”, which this user had\.|^Many people have it right now\.|"
+    r"^Many more people have it lately|^Popular in “.+”, which this user looks at\.|"
+    r"^Popular among people with “.+”, as this user\."
+)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from encoder.features import TableFeatures
 from encoder.inference import UserEncoder, encoder_of, load_encoder
 from encoder.items import HashedItemEncoder
 from encoder.served import ServedModel
-from encoder.trained import TrainedModel
+from encoder.trained import TrainedModel, can_start
 from encoder.training_folder import start_training
 from tests.fakes_encoder import planted_log, random_model, torch_model
 
@@ -96,7 +96,9 @@ def test_a_trained_model_serves_the_ranks_it_was_chosen_by(table: EventTable, tm
     split = leave_one_out(table)
     in_torch = TrainedModel(config, training, None)
     in_torch.fit(table, split)
-    made = start_training(table, split, config, training, texts=None, data={})
+    starts = can_start(config, training, table)  # as `nearstream train` does
+    assert starts, "the log tells attributes of users"
+    made = start_training(table, split, replace(config, starts=starts), training, texts=None, data={})
     made.trainer.run(lambda _: None, lambda _: None)
     in_service = ServedModel(encoder_of(made.save(tmp_path), table.type_names))
     in_service.fit(table, split)

@@ -7,7 +7,6 @@ import math
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import msgspec
@@ -31,6 +30,7 @@ from streams.kafka.status import StatusReporter, WorkerFigures
 from streams.kafka.topics import Topics
 from streams.metrics import Metrics
 from tests.fakes import worker_status
+from tests.fakes_core import world
 from tests.fakes_status import index_status, scanned_status
 
 LIMITS = IndexLimits(recall_min=0.95, memory_bytes_max=1_000_000_000)
@@ -389,7 +389,7 @@ class TopicOfOne:
 @pytest.mark.parametrize("watched", [True, False])
 async def test_the_reporter_sends_and_exports_the_index(watched: bool) -> None:
     """The record on the topic and Prometheus hold its figures; without a health the record has no index."""
-    engine: Any = SimpleNamespace(index=[], epoch=0, catalogue=[], encoder=SimpleNamespace(name="fake@1"), reverse=None)
+    engine = world().engine
     metrics, topic = Metrics(), TopicOfOne()
     figures = WorkerFigures(metrics, 0.0)
     reporter = StatusReporter(Settings(), Topics(""), "w1", engine, figures, metrics, 0)
