@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+KIBIBYTES_PER_MB = 1000.0
 Targets = Literal["new", "all"]
 """Asked are only items that are new to the user, the others masked; or all, repeats included."""
+
+
+def peak_memory_mb() -> float:
+    """The most this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / KIBIBYTES_PER_MB if sys.platform != "darwin" else peak / KIBIBYTES_PER_MB**2
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,7 @@ from encoder.dataset import EventTable
 from encoder.errors import EncoderError
 from encoder.evaluate import Recommender, evaluate
 from encoder.inference import encoder_of
-from encoder.report import Report, Targets
+from encoder.report import Report, Targets, peak_memory_mb
 from encoder.served import ServedModel
 from encoder.train import Progress, Validation
 from encoder.trained import TrainedModel
@@ -27,7 +25,6 @@ from streams.train import SPLITS, read_model
 Protocol = Literal["loo", "timeline"]
 Factory = Callable[[int], Recommender]
 USER_KNN = "user-knn over {}"
-KIBIBYTES_PER_MB = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def evaluate_log(plan: EvaluatePlan, table: EventTable, texts: TextVectors | Non
             targets=plan.targets,
             types=plan.types or None,
             item_vectors=None if texts is None else texts.vectors,
-            resident_mb=_resident_mb,
+            resident_mb=peak_memory_mb,
             progress=listeners.on_queries,
         )
     except EncoderError as error:
@@ -145,12 +142,6 @@ class _Arm:
     def neighbours(self, seed: int) -> Recommender:
         """Neighbours over the vectors of the model of this seed, which was trained before."""
         return LearnsValidation(VectorUserKnn(self._models[seed].users, name=USER_KNN.format(self._model.kind)))
-
-
-def _resident_mb() -> float:
-    """The most this process ever held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / KIBIBYTES_PER_MB if sys.platform != "darwin" else peak / KIBIBYTES_PER_MB**2
 
 
 def mean_rows(report: Report, figures: Sequence[str]) -> list[tuple[str, int, int, list[float], float]]:

@@ -5,7 +5,7 @@ Sizes: j judged events, S sources, a arms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Targets = Literal["new", "repeat", "all"]
 Protocol = Literal["prequential", "loo"]
 LIST_LENGTH = 10
-CURVE_EVERY = 1000
-"""Judged events between two looks at the weights."""
 MS_PER_S = 1000
 
 
@@ -86,18 +84,13 @@ class Judged(NamedTuple):
     """(j, LIST_LENGTH) catalogue slots of the product's list, -1 where it ended."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """What came out."""
 
     judged: Judged
     arms: tuple[str, ...]
     """Names of the columns of `Judged.ranks`."""
-    sources: tuple[str, ...]
-    weights: list[tuple[int, NDArray[np.float64]]] = field(default_factory=list)
-    """Event time and the shared weights (S, 2), now and then."""
-    events: int = 0
-    """Events that the engine was given."""
 
 
 class Judge:
@@ -117,7 +110,6 @@ class Judge:
         self._ranks: list[NDArray[np.float64]] = []
         self._top_chances: list[NDArray[np.float32]] = []
         self._lists: list[NDArray[np.int32]] = []
-        self._curve: list[tuple[int, NDArray[np.float64]]] = []
         self._seen = 0
         self.judging = True
         """Off: the arms learn, and nothing is judged."""
@@ -167,7 +159,7 @@ class Judge:
             lists=np.concatenate(self._lists),
         )
         names = ("nearstream", *(arm.name for arm in self._arms), *self._engine.sources)
-        return Replayed(judged, names, self._engine.sources, self._curve, events)
+        return Replayed(judged, names)
 
     def _counts(self, event: Event, place: int) -> bool:
         plan = self._plan
@@ -212,8 +204,6 @@ class Judge:
                     (event.user_id, event.item_id) in self._had,
                 )
             )
-        if not self._curve or len(self._rows) - len(self._curve) * CURVE_EVERY >= CURVE_EVERY:
-            self._curve.append((self._rows[-1][0], taught.lessons.weights.shared.copy()))
 
 
 def _arms(sources: tuple[str, ...], config: FusionConfig, *, ablate: bool) -> list[Arm]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,6 +10,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from encoder.report import peak_memory_mb
 from streams.cli.feed import source_from, source_options
 from streams.cli.options import json_option
 from streams.cli.train_progress import TrainProgress
@@ -29,10 +27,8 @@ from streams.wiring import build_engine
 if TYPE_CHECKING:
     from encoder.report import Report
     from streams.config import Settings
-    from streams.replay_judge import Replayed
 
 FIGURES = ("hr@10", "ndcg@10", "mrr@20")
-MEGABYTE_KIB = 1000.0
 
 
 def _moment(_context: click.Context, parameter: click.Parameter, given: str | None) -> float | None:
@@ -44,13 +40,6 @@ def _moment(_context: click.Context, parameter: click.Parameter, given: str | No
     except ValueError as error:
         raise click.BadParameter(f"expected a date such as 2016-12-01, got {given!r}", param=parameter) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    name: str
-    replayed: Replayed
-    report: Report
 
 
 @click.command(
@@ -99,26 +88,24 @@ def replay(
     )
     with TrainProgress(Console(stderr=True)) as progress:
         progress.stage("replaying")
-        outcome = _play(settings, format_name, path, dict(flags), plan, progress)
+        made = _play(settings, format_name, path, dict(flags), plan, progress)
     if as_json:
-        click.echo(msgspec.json.encode(outcome.report.to_json(format_name)))
+        click.echo(msgspec.json.encode(made.to_json(format_name)))
         return
-    click.echo("\n".join(_lines(outcome.report)))
+    click.echo("\n".join(_lines(made)))
 
 
 def _play(
     settings: Settings, format_name: str, path: str | None, flags: dict[str, Any], plan: ReplayPlan,
     progress: TrainProgress,
-) -> _Outcome:  # fmt: skip
+) -> Report:  # fmt: skip
     source = source_from(format_name, path, flags)
     engine = build_engine(settings, lessons_max=None)
     started_s = time.process_time()
     run = play if plan.protocol == "prequential" else replay_last
     replayed = run(engine, source, plan, progress.events)
     spent_s = time.process_time() - started_s
-    return _Outcome(
-        engine.encoder.name, replayed, report(replayed, plan, len(engine.catalogue), spent_s, _resident_mb())
-    )
+    return report(replayed, plan, len(engine.catalogue), spent_s, peak_memory_mb())
 
 
 def _known(types: tuple[str, ...]) -> tuple[str, ...]:
@@ -140,9 +127,3 @@ def _lines(report: Report) -> list[str]:
     lines.append("of the first: " + ", ".join(f"{name} {first.figures[name]:.3f}" for name in extra))
     lines.append(f"{first.cpu_score_s:,.0f} s of CPU, {first.memory_mb:,.0f} MB")
     return lines
-
-
-def _resident_mb() -> float:
-    """The most this process ever held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MEGABYTE_KIB if sys.platform != "darwin" else peak / MEGABYTE_KIB**2

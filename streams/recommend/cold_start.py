@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from streams.core.ports import Floats, Slots
 from streams.recommend.candidates import Hidden
 from streams.recommend.kernel import PLAIN, kernel
+from streams.recommend.trend import log_gains
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,8 +113,7 @@ class GroupTrend:
         if items.min(initial=0) < 0 or not (np.isfinite(times_s).all() and np.isfinite(weights).all()):
             raise ValueError("events need catalogue slots >= 0, finite weights and finite times; check them first")
         self._latest_s = max(self._latest_s, float(times_s.max(initial=-np.inf)))
-        with np.errstate(divide="ignore"):
-            gains = np.log2(np.maximum(weights, 0).astype(np.float64)) + times_s / self.half_life_s
+        gains = log_gains(weights, times_s, self.half_life_s)
         _fold(
             self._rows,
             np.require(group_codes, np.int32, PLAIN),
@@ -124,9 +124,7 @@ class GroupTrend:
     def fold_entered(self, group_codes: Slots, entered: Entered) -> None:
         """Counts the newest items of histories; `group_codes` (u, g) are those of the histories' users."""
         grouped: NDArray[np.bool_] = np.asarray((group_codes >= 0).any(axis=1))
-        places = np.arange(entered.items.shape[1])
-        newest = (places >= (entered.counts - entered.fresh)[:, None]) & (places < entered.counts[:, None])
-        newest &= grouped[:, None]
+        newest = entered.newest() & grouped[:, None]
         users, _ = np.nonzero(newest)
         self.fold(group_codes[users], entered.items[newest], entered.weights[newest], entered.times_s[newest])
 

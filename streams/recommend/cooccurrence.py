@@ -83,6 +83,12 @@ class Entered(NamedTuple):
     fresh: NDArray[np.int32]
     """(u,) how many of these are new, at most `counts`."""
 
+    def newest(self) -> NDArray[np.bool_]:
+        """(u, R) the places of what is new."""
+        places = np.arange(self.items.shape[1])
+        found: NDArray[np.bool_] = (places >= (self.counts - self.fresh)[:, None]) & (places < self.counts[:, None])
+        return found
+
 
 class CoOccurrence:
     """Item-to-item rules of the stream. Not thread-safe: read and written in the compute thread only."""

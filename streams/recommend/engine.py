@@ -160,8 +160,7 @@ class Engine:
         """New profiles and lists of the users that these events touch; changes nothing that is stored.
 
         Without `lists` the events only teach, as when a log is replayed; without `lessons` they teach nothing.
-        `choose` gets the update and names whose
-        lists are made: see `streams.recommend.asked`.
+        `choose` gets the update and names whose lists are made: see `streams.recommend.asked`.
 
         `lap` is called with the stage's name as each one ends, so that a shell with a clock can time them.
         """

@@ -32,8 +32,7 @@ class Trend:
 
     def gains(self, weights: Floats, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """(e,) what events are worth in the stored form: log2 of weight times growth; -inf where a weight is <= 0."""
-        with np.errstate(divide="ignore"):
-            return np.log2(np.maximum(weights, 0).astype(np.float64)) + times_s / self.half_life_s
+        return log_gains(weights, times_s, self.half_life_s)
 
     def fold(self, items: Slots, weights: Floats, times_s: NDArray[np.float64]) -> None:
         """Counts events; those with a weight of 0 or less do not count. All three are (events,).
@@ -76,6 +75,12 @@ class Trend:
             grown[: len(self._masses)] = self._masses
             self._masses = grown
         return self._masses[:items]
+
+
+def log_gains(weights: Floats, times_s: NDArray[np.float64], half_life_s: float) -> NDArray[np.float64]:
+    """(e,) log2 of what events are worth at time 0: of weight times growth; -inf where a weight is 0 or less."""
+    with np.errstate(divide="ignore"):
+        return np.log2(np.maximum(weights, 0).astype(np.float64)) + times_s / half_life_s
 
 
 def top_slots(keys: NDArray[np.float64], n: int, among: NDArray[np.bool_]) -> Slots:

@@ -61,8 +61,7 @@ class Views:
 
         `categories` (items, m) and `group_codes` (u, g) are padded with -1; None where nobody's groups are known.
         """
-        places = np.arange(entered.items.shape[1])
-        newest = (places >= (entered.counts - entered.fresh)[:, None]) & (places < entered.counts[:, None])
+        newest = entered.newest()
         items, weights, times_s = entered.items[newest], entered.weights[newest], entered.times_s[newest]
         self.folded += len(items)
         for trend in self.trends:
