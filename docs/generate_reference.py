@@ -28,7 +28,8 @@ Types that it does not name keep these weights. A rating's weight is multiplied 
 """
 
 METRICS_INTRO = """\
-The worker answers `GET /metrics` on its web port in the Prometheus text format. Units are in the names: `_seconds`,
+The worker answers `GET /metrics` on its web port in the Prometheus text format; those called `nearstream_http_…` come
+from `nearstream dashboard`, at the same path on its port. Units are in the names: `_seconds`,
 `_bytes`, and for the rest a count. `_total` only grows, and starts at 0 with the worker.
 """
 

@@ -122,7 +122,7 @@ class TrainingConfig:
     cpu_s_max: float = 900.0
     """Training ends after the epoch in which the process has used this much CPU time."""
     users_per_batch: int = 0
-    """Users of one step; 0 = so many that an epoch has about 64 steps, 16 to 256: a small log needs small steps."""
+    """Users of one step; 0 = so many that an epoch has about 64 steps, 16 to 128: a small log needs small steps."""
     negatives: int = 1024
     """Sampled items that every prediction of a batch is compared with."""
     optimizer: Optimizer = "adamw"
@@ -139,6 +139,7 @@ class TrainingConfig:
     """Share of users whose attributes are hidden in a batch, for most users of a running system give none."""
     seed: int = 0
     device: str = "cpu"
+    """As torch names it, or `auto`: a GPU where there is one."""
     threads: int = 1
 
     def __post_init__(self) -> None:

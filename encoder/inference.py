@@ -111,7 +111,15 @@ def encoder_of(saved: SavedModel, event_types: Sequence[str]) -> UserEncoder:
     content = None
     if saved.model.content_dim:
         content = ContentVectors(saved.content, lambda: _text_encoder(saved), saved.model.content_dim)
-    items = TowerItemEncoder(saved.vocabulary, saved.weights, content, saved.model.dim, saved.images)
+    items = TowerItemEncoder(
+        saved.vocabulary,
+        saved.weights,
+        content,
+        saved.model.dim,
+        saved.images,
+        image_dim=saved.model.image_dim,
+        image_encoder=saved.image_encoder_version,
+    )
     profiles.warm_up()
     return UserEncoder(profiles, items)
 

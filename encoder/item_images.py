@@ -1,4 +1,4 @@
-"""The image vectors of a catalogue: a folder of images named by item id, and a cache of what was seen before."""
+"""The image vectors of a catalogue: of files, in training those that are named by item id, kept by their content."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def image_vectors(
     content_of = {item_id: _digest(path) for item_id, path in path_of.items()}
     for item_id, content in content_of.items():
         by_content.setdefault(content, path_of[item_id])
-    contents = list(by_content)
-    cached = CachedTextEncoder(_ByContent(encoder, by_content), cache, entries_max=KEPT_MAX)
-    found = dict(zip(contents, cached.encode(contents, on_progress), strict=True))
+    found = _vectors_by_content(encoder, by_content, cache, on_progress)
     bad = [by_content[content] for content, vector in found.items() if not vector.any()]
     encoder.encode(bad[:BAD_NAMED_MAX], on_bad=lambda error: on_bad(str(error)))  # again: the cache knows no reason
     if len(bad) > BAD_NAMED_MAX:
@@ -94,6 +92,41 @@ def image_vectors(
         if item_id in content_of:
             vectors[row] = found[content_of[item_id]]
     return ImageVectors(encoder.name, vectors)
+
+
+def file_vectors(
+    encoder: ImageEncoder, paths: Sequence[Path], cache: Path, *, on_bad: Callable[[int, str], None]
+) -> Floats:
+    """(n, m) vectors of these files, in their order; one whose content was seen before is not encoded again.
+
+    Args:
+        encoder: makes vectors of images that the cache does not hold.
+        paths: (n,)
+        cache: folder of the vectors by content, made when missing.
+        on_bad: told of each file that is missing or no image, by its place and the reason. Its vector is zeros.
+    """
+    content_of: dict[int, str] = {}
+    for row, path in enumerate(paths):
+        try:
+            content_of[row] = _digest(path)
+        except OSError as error:
+            on_bad(row, f"{path} cannot be read: {error.strerror or error}. Put the image there.")
+    by_content = {content: paths[row] for row, content in content_of.items()}
+    found = _vectors_by_content(encoder, by_content, cache, lambda _done, _total: None)
+    vectors = np.zeros((len(paths), encoder.dim), np.float32)
+    for row, content in content_of.items():
+        vectors[row] = found[content]
+        if not vectors[row].any():  # the cache knows no reason
+            encoder.encode([paths[row]], on_bad=lambda error, row=row: on_bad(row, str(error)))  # type: ignore[misc]
+    return vectors
+
+
+def _vectors_by_content(
+    encoder: ImageEncoder, by_content: dict[str, Path], cache: Path, on_progress: Callable[[int, int], None]
+) -> dict[str, Floats]:
+    contents = list(by_content)
+    cached = CachedTextEncoder(_ByContent(encoder, by_content), cache, entries_max=KEPT_MAX)
+    return dict(zip(contents, cached.encode(contents, on_progress), strict=True))
 
 
 class _ByContent:

@@ -215,6 +215,12 @@ class SequenceModel(nn.Module):
             if self.people is not None:
                 self.people.weight.zero_()  # at first everybody starts from the zero state
 
+    def rating_head(self) -> RatingHead:
+        """What predicts ratings. Raises ValueError: the model has none."""
+        if self.rating is None:
+            raise ValueError("The objective is `rating`, so the model's config must say `rates=True`.")
+        return self.rating
+
     def initial_states(self, attributes: Tensor) -> Tensor:
         """(b, h) the state before the first event: zeros for a user of whom nothing is known."""
         if self.people is None:

@@ -8,8 +8,8 @@ is normalised: l h + d numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ from encoder.errors import UnusableModel
 from encoder.features import EVENT_FEATURES, event_features
 from encoder.kernels import compiled
 from encoder.vocabulary import NO_ATTRIBUTE, UNKNOWN_TYPE, Vocabulary, mean_of_rows
+from encoder.weights import WeightReader, Weights
 
 Floats = NDArray[np.float32]
-Weights = Mapping[str, NDArray[Any]]
 
 LAYER_NORM_EPSILON = np.float32(1e-5)
 INPUTS_AT_ONCE = SIZE_STEP
@@ -77,7 +77,7 @@ class RecurrentEncoder:
                 f"The model reads {config.event_features} event features, this program makes {EVENT_FEATURES}: "
                 "train again."
             )
-        take = _Taker(weights)
+        take = WeightReader(weights)
         d, h = config.dim, config.width
         self._config, self._vocabulary, self._name = config, vocabulary, name
         self._blocks = tuple(_block(take, f"blocks.{block}.", d, h) for block in range(config.blocks))
@@ -182,27 +182,7 @@ class RecurrentEncoder:
         return unit_vectors(states[:, -self.dim :])
 
 
-class _Taker:
-    """Takes checked arrays out of a model's weights."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-
-    def __call__(self, name: str, shape: tuple[int, ...]) -> Floats:
-        array = self._weights.get(name)
-        if array is None or array.shape != shape:
-            got = "nothing" if array is None else f"the shape {array.shape}"
-            raise UnusableModel(f"The weights {name} do not fit: expected the shape {shape}, got {got}; train again.")
-        if not np.isfinite(array).all():
-            raise UnusableModel(f"The weights {name} hold NaN or infinity: the training diverged; train again.")
-        return np.require(array, np.float32, ("C", "W"))
-
-    def matrix(self, name: str, inputs: int, outputs: int) -> Floats:
-        """torch keeps (outputs, inputs); the kernels read a row per input."""
-        return np.require(self(name, (outputs, inputs)).T, np.float32, ("C", "W"))
-
-
-def _block(take: _Taker, prefix: str, d: int, h: int) -> BlockWeights:
+def _block(take: WeightReader, prefix: str, d: int, h: int) -> BlockWeights:
     gates = [take.matrix(f"{prefix}mix.{gate}.weight", d, h) for gate in ("value", "decay", "gate")]
     biases = [take(f"{prefix}mix.{gate}.bias", (h,)) for gate in ("value", "decay", "gate")]
     return BlockWeights(

@@ -41,7 +41,7 @@ def open_text_encoder(name_or_path: str, dim: int | None = None, *, device: str 
     Args:
         name_or_path: a name comes before a folder of the same name; write `./minilm` for the folder.
         dim: length of a vector. `wordllama` has 1 to 256 (default 256); the others have one length, None or that.
-        device: `cpu` or `cuda`, for the transformers; the other encoders compute on the CPU only.
+        device: `cpu`, `cuda` or `auto`, for the transformers; the other encoders compute on the CPU only.
 
     Raises:
         ValueError: there is no such encoder, length or device; the message lists those that exist.

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.errors import UnusableModel
+from encoder.image_parts import ImageParts
 from encoder.items import HashedItemEncoder, check_paired
 from encoder.text_encoders import TextEncoder
 from encoder.vocabulary import Vocabulary, mean_of_rows
+from encoder.weights import WeightReader, Weights
 
 Floats = NDArray[np.float32]
-Weights = Mapping[str, NDArray[Any]]
 
 NORM_MIN = 1e-6
 HASH_BYTES = 8
@@ -55,8 +55,8 @@ class ContentVectors:
 class TowerItemEncoder:
     """The trained tower. An item that it was not trained on has its words and attributes, or a direction of its own.
 
-    Images are those of the training: an item's part of its vector by its image is as constant as its id's, and added to
-    it once. An item without one, or one that came later, is what its id, words and attributes say.
+    What an image adds to its item's vector is constant, as what its id adds is: images of the training are added to the
+    ids once, and what `learn_images` was told counts from then on. An item without one is what the rest of it says.
     """
 
     def __init__(
@@ -66,6 +66,9 @@ class TowerItemEncoder:
         content: ContentVectors | None,
         dim: int,
         images: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+        *,
+        image_dim: int = 0,
+        image_encoder: str = "",
     ) -> None:
         """Prepares the parameters.
 
@@ -75,29 +78,41 @@ class TowerItemEncoder:
             content: text vectors; None for a model without.
             dim: d.
             images: `rows` (k,) of items and `parts` (k, d), what their images add; empty for a model without.
+            image_dim: width of the image vectors; 0 for a model without, or one that learns no more images.
+            image_encoder: name and version of what made those vectors; "" for a model without.
 
         Raises:
             UnusableModel: a weight is missing, of another shape or not finite.
         """
         self._vocabulary, self._content, self._dim = vocabulary, content, dim
-        self._ids = _checked(weights, "tower.ids.weight", (len(vocabulary.items), dim))
-        if images:
-            self._ids = _with_images(self._ids, images)
+        take = WeightReader(weights)
+        self._images = ImageParts(take, vocabulary, images, dim, image_dim)
+        self._ids = self._images.added_to(take("tower.ids.weight", (len(vocabulary.items), dim)))
+        self.image_encoder = image_encoder
+        """Name and version of what makes the vectors that `learn_images` takes; "" for a model that sees no images."""
         self._projection: Floats | None = None
         self._mean: Floats | None = None
         if content is not None:
-            self._projection = _checked(weights, "tower.content.weight", (dim, content.dim))
-            self._mean = _checked(weights, "tower.content_mean", (content.dim,))
+            self._projection = take("tower.content.weight", (dim, content.dim))
+            self._mean = take("tower.content_mean", (content.dim,))
         self._attributes: Floats | None = None
         if vocabulary.item_attributes:
             shape = (len(vocabulary.item_attributes) + 1, dim)
-            self._attributes = _checked(weights, "tower.attributes.weight", shape)
+            self._attributes = take("tower.attributes.weight", shape)
         self._hashed = HashedItemEncoder(dim)
 
     @property
     def dim(self) -> int:
         """Length d of a vector."""
         return self._dim
+
+    def learn_images(self, item_ids: Sequence[str], vectors: Floats) -> None:
+        """From now on these (n, m) are the vectors of the items' images; zeros for one that has none any more.
+
+        Raises:
+            UnusableModel: the model sees no images, or images of another width; nothing has changed.
+        """
+        self._images.learn(item_ids, vectors)
 
     def encode(
         self, item_ids: Sequence[str], descriptions: Sequence[str], attributes: Sequence[Sequence[str]]
@@ -110,6 +125,8 @@ class TowerItemEncoder:
         check_paired(item_ids, descriptions, attributes)
         rows = np.fromiter((self._vocabulary.item_rows.get(item, -1) for item in item_ids), np.int64, len(item_ids))
         totals = self._ids[np.maximum(rows, 0)] * (rows >= 0)[:, None]  # (n, d)
+        if (later := self._images.later(item_ids)) is not None:
+            totals += later
         if self._content is not None and self._projection is not None and self._mean is not None:
             totals += _row_products(self._content.encode(descriptions), self._mean, self._projection)
         if self._attributes is not None:
@@ -128,29 +145,9 @@ def hash_text(text: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _with_images(ids: Floats, images: Mapping[str, NDArray[Any]]) -> Floats:
-    rows, parts = images.get("rows"), images.get("parts")
-    fits = rows is not None and parts is not None and parts.shape == (len(rows), ids.shape[1])
-    if rows is None or parts is None or not fits or not np.isfinite(parts).all():
-        raise UnusableModel(f"The images of the model do not fit its {len(ids)} items; train again.")
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(ids):
-        raise UnusableModel(f"The images of the model are of other items than its {len(ids)}; train again.")
-    seen = ids.copy()
-    seen[rows] += parts
-    return seen
-
-
 def _row_products(content: Floats, mean: Floats, projection: Floats) -> Floats:
     """(n, d) of (n, c): each row by itself, so that its batch changes no bit; zeros for a blank one."""
     products = np.zeros((len(content), len(projection)), np.float32)
     for row in np.flatnonzero(content.any(axis=1)).tolist():
         products[row] = projection @ (content[row] - mean)
     return products
-
-
-def _checked(weights: Weights, name: str, shape: tuple[int, ...]) -> Floats:
-    array = weights.get(name)
-    if array is None or array.shape != shape or not np.isfinite(array).all():
-        got = "nothing" if array is None else f"the shape {array.shape}, or values that are not finite"
-        raise UnusableModel(f"The weights {name} do not fit: expected finite {shape}, got {got}; train again.")
-    return np.ascontiguousarray(array, np.float32)

@@ -17,12 +17,14 @@ from encoder.config import ModelConfig, TrainingConfig
 from encoder.dataset import EventTable, Split
 from encoder.errors import UnusableModel
 from encoder.features import TableFeatures
+from encoder.first_weights import State
 from encoder.item_images import ImageVectors
 from encoder.tower import hash_text
-from encoder.train import State, Trainer, TrainingState, Validation
+from encoder.train import Trainer, TrainingState, Validation
 from encoder.vocabulary import Vocabulary
 
 _FACTS = ("epoch", "step", "best_score", "best_epoch", "cpu_s")
+_TORCH_RNGS = ("torch_rng", "cuda_rng")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,7 @@ def pack_state(state: TrainingState) -> Arrays:
         arrays |= {
             f"optimizer.{number}.{name}": value.cpu().numpy() for name, value in moment.items() if value is not None
         }
-    if state.torch_rng is not None:
-        arrays["torch_rng"] = state.torch_rng.numpy()
+    arrays |= {name: rng.numpy() for name in _TORCH_RNGS if (rng := getattr(state, name)) is not None}
     return arrays
 
 
@@ -161,7 +162,8 @@ def unpack_state(arrays: Arrays) -> TrainingState:
         number, name = key.split(".", 1)
         moments.setdefault(int(number), {})[name] = tensor
     state.optimizer = {"state": moments, "param_groups": groups}
-    state.torch_rng = torch.from_numpy(arrays["torch_rng"]) if "torch_rng" in arrays else None
+    for name in _TORCH_RNGS:
+        setattr(state, name, torch.from_numpy(np.array(arrays[name])) if name in arrays else None)
     return state
 
 

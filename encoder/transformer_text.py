@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from encoder.devices import torch_device
 from encoder.errors import UnusableModel
 from encoder.pretrained import fingerprint, installed_folder
 from encoder.text import TEXT_CHARS_MAX, beginning, spoken_positions
@@ -64,7 +65,7 @@ class TransformerTextEncoder:
         Args:
             folder: holds `config.json`, the tokenizer's files and weights as `.safetensors`.
             label: what `name` begins with.
-            device: `cpu`, or `cuda` where torch sees a GPU.
+            device: `cpu`, `cuda` where torch sees a GPU, or `auto`.
 
         Raises:
             UnusableModel: a file is missing or cannot be read, or the model wants another pooling than the mean.
@@ -72,7 +73,7 @@ class TransformerTextEncoder:
         """
         self._folder = Path(folder)
         self._label = label
-        self._device = _device(device)
+        self._device = torch_device(device)
         _check_layout(self._folder)
         self._tokenizer, self._model = _load(self._folder)
         self._model.eval().requires_grad_(False).to(self._device)
@@ -143,13 +144,6 @@ def batches_by_length(lengths: Sequence[int], tokens_max: int) -> list[NDArray[n
         batches.append(order[start : start + rows])
         start += rows
     return batches
-
-
-def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"torch sees no GPU, so the device '{name}' cannot be used; choose 'cpu'.")
-    return device
 
 
 def _check_layout(folder: Path) -> None:

@@ -3,8 +3,9 @@
 A vector is found through a graph as long as it is within `drift_cosine_min` of what the graph holds of it; found
 candidates are scored by the current vectors. What moved further, and what is new, is in the delta and compared exactly.
 When the delta is full it becomes a small graph of its own (a segment), or, when enough of the base is out of date, all
-is built anew. Builds run in one thread of low priority and come into service by one assignment; no query ever meets a
-graph that changes. Reasons and figures: `docs/adr/0013-two-tier-index.md`.
+is built anew. Builds run in one thread of low priority, and a segment in a second one of ordinary priority where the
+first gets no core; they come into service by one assignment. No query ever meets a graph that changes. Reasons and
+figures: `docs/adr/0013-two-tier-index.md`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ logger = logging.getLogger(__name__)
 WIDENED = 8
 """Factor of the candidates of a query most of whose first ones were out of date."""
 DEAD_MIN = 256
+FAILED = "building a graph failed; the index goes on with what it has"
 RETRY_S = 60.0
 """After a build that failed."""
 FILTERED_CANDIDATES_MAX = 4096
+URGENT = 4
+"""Times `delta_max`: past it a segment is built at ordinary priority, for the polite builder gets no core."""
 COST_RATIO_DEFAULT = 500.0
 """Rows that can be scanned for the price of one candidate of a graph, until it was measured."""
 
@@ -83,6 +87,8 @@ class HnswIndex(ExactIndex):
         self._closing = False
         self._tuning: Tuning | None = None
         self._thread: threading.Thread | None = None
+        self._urgent_thread: threading.Thread | None = None
+        self._segment_running = False
         self._view = GraphView(table.view, (), self._delta.view)
 
     def stats(self) -> IndexStats:
@@ -139,7 +145,7 @@ class HnswIndex(ExactIndex):
     def settle(self, timeout_s: float | None = None) -> bool:
         """Waits until no build runs or is wanted; False when that took longer than `timeout_s`."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while (thread := self._thread) is not None:
+        while (thread := self._urgent_thread or self._thread) is not None:
             thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
                 return False
@@ -379,15 +385,21 @@ class HnswIndex(ExactIndex):
             or self._dead > max(DEAD_MIN, config.dead_share_max * rows)
         )
 
-    def _delta_is_full(self, factor: int) -> bool:
-        return bool(self._graphs) and len(self._delta) >= factor * self.config.delta_max
+    def _segment_is_wanted(self, factor: int) -> bool:
+        full = len(self._delta) >= factor * self.config.delta_max
+        return full and bool(self._graphs) and not self._segment_running
 
     def _wake(self) -> None:
-        """Starts the builder when there is something to build."""
-        idle = self._thread is None and not self._closing and time.monotonic() >= self._retry_at_s
-        if idle and (self._base_is_wanted() or self._delta_is_full(1)):
+        """Starts the builder when there is something to build, and one in a hurry when the delta outgrew it."""
+        if self._closing or time.monotonic() < self._retry_at_s:
+            return
+        if self._thread is None and (self._base_is_wanted() or self._segment_is_wanted(1)):
             self._thread = threading.Thread(target=self._build_all, name="index-build")
             self._thread.start()
+        if self._urgent_thread is None and self._segment_is_wanted(URGENT):
+            # of the writer, not of the builder, whose low priority it would inherit
+            self._urgent_thread = threading.Thread(target=self._build_urgently, name="index-build-urgent")
+            self._urgent_thread.start()
 
     # -- building, in the builder's thread ----------------------------------------------------------------------------
 
@@ -396,20 +408,53 @@ class HnswIndex(ExactIndex):
         while True:
             with self._table.guard.write():
                 base = self._base_is_wanted()
-                if self._cancelled() or not (base or self._delta_is_full(1)):
+                if self._cancelled() or not (base or self._segment_is_wanted(1)):
                     self._thread = None
                     return
             try:
-                self._build(base=base)
+                if base:
+                    self._build(base=True)
+                else:
+                    self._build_segment()
             except BuildCancelled:
                 continue
             except Exception:
-                logger.exception("building a graph failed; the index goes on with what it has")
+                logger.exception(FAILED)
                 with self._table.guard.write():
-                    self._failed_builds += 1
-                    self._retry_at_s = time.monotonic() + RETRY_S
+                    self._note_failure()
                     self._thread = None
                 return
+
+    def _build_urgently(self) -> None:
+        """One segment, in a thread of its own; then whatever is wanted still."""
+        try:
+            self._build_segment()
+        except BuildCancelled:
+            logger.debug("the index closes: no segment is built any more")
+        except Exception:
+            logger.exception(FAILED)
+            with self._table.guard.write():
+                self._note_failure()
+        with self._table.guard.write():
+            self._urgent_thread = None
+            if not self._cancelled():
+                self._wake()
+
+    def _note_failure(self) -> None:
+        self._failed_builds += 1
+        self._retry_at_s = time.monotonic() + RETRY_S
+
+    def _build_segment(self) -> None:
+        """Unless one is being built."""
+        with self._table.guard.write():
+            if self._segment_running:
+                return
+            self._segment_running = True
+        try:
+            self._build(base=False)
+        finally:
+            with self._table.guard.write():
+                self._segment_running = False
 
     def _cancelled(self) -> bool:
         """Told to close, or the program has ended without closing."""
@@ -463,8 +508,8 @@ class HnswIndex(ExactIndex):
 
     def _chunks(self, build: Build, *, base: bool) -> Iterator[tuple[Slots, Floats]]:
         for start in range(0, len(build.slots), CHUNK):
-            if base and self._delta_is_full(2):  # changes outrun the build: the delta must not wait for its end
-                self._build(base=False)
+            if base and self._segment_is_wanted(2):  # changes outrun the build: the delta must not wait for its end
+                self._build_segment()
             with self._table.guard.write():
                 chunk = build.take(self._table.view, start)
             yield chunk
@@ -494,6 +539,8 @@ class HnswIndex(ExactIndex):
             self._dead = int(np.count_nonzero(owner[members] == NOBODY))
         else:
             self._anchors.drop(near)
+            # a base may have come into service while this segment was built, and lose these rows to it
+            self._base_live = int(np.count_nonzero(owner == self._graphs[0].tag))
         self._publish()
 
     def _settle_limbo(self, build: Build) -> None:
@@ -504,6 +551,8 @@ class HnswIndex(ExactIndex):
         held = np.zeros(len(self._table.view.owner), np.bool_)
         for graph in self._graphs:
             held[build.slots[build.read] if graph.tag == build.tag else graph.slots()] = True
+        for running in self._builds:
+            held[running.slots] = True
         gone = [slot for slot in self._limbo if not held[slot]]
         self._limbo = [slot for slot in self._limbo if held[slot]]
         self._erasing = {slot for slot in self._erasing if held[slot]}

@@ -15,7 +15,7 @@ from faust.app.base import BootStrategy
 from streams.core.errors import NearstreamError, UsageError
 from streams.kafka.worker import Worker
 from streams.metrics import Metrics
-from streams.wiring import build_engine, model_folder
+from streams.wiring import build_engine, image_folder, model_folder
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -59,6 +59,7 @@ class WorkerService(mode.Service):
                 engine,
                 self.metrics,
                 models=model_folder(self._settings),
+                images=image_folder(self._settings),
                 weights_interval_s=self._settings.weights_interval_s,
             )
             self.worker.reporter.web_url = f"http://{_reachable_host(self._settings)}:{self._settings.web_port}"

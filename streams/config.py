@@ -9,12 +9,13 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -41,6 +42,15 @@ DEFAULT_TYPE_WEIGHTS: dict[EventType, float] = {
     EventType.REMOVE: -2.0,
 }
 HEARTBEATS_PER_SESSION_MIN = 3
+TLS_SETTINGS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password")
+PLAINTEXT_ENVIRONMENT = {
+    "NEARSTREAM_SECURITY_PROTOCOL": "PLAINTEXT",
+    **{f"NEARSTREAM_{name.upper()}": "" for name in TLS_SETTINGS},
+}
+"""Variables for a child that talks to the embedded Kafka, whatever its surroundings say of another cluster."""
+TOKEN_SETTINGS = ("read_token", "write_token")
+TOKEN_CHARS_MIN = 16
+SECRET_SETTINGS = frozenset({"sasl_password", "ssl_key_password", *TOKEN_SETTINGS})
 EXCLUDED_ITEMS_LIMIT = 700
 """With the recent items, ids of 256 characters of 4 bytes then still fit one record of 1 MiB, Kafka's default bound."""
 
@@ -51,6 +61,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="NEARSTREAM_", toml_file="nearstream.toml", frozen=True, extra="forbid"
     )
+
+    _flags: frozenset[str] = PrivateAttr(frozenset())
 
     # Kafka
     bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, host:port[,host:port].")
@@ -69,6 +81,8 @@ class Settings(BaseSettings):
     ssl_cafile: Path | None = Field(None, description="PEM file with the certificate authority to trust.")
     ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate, for mTLS.")
     ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key, for mTLS.")
+    ssl_key_password: SecretStr | None = Field(None, description="Password of an encrypted key; never printed.")
+    ssl_check_hostname: bool = Field(True, description="Whether a broker's certificate must name its address.")
 
     # This machine
     data_dir: Path = Field(
@@ -83,8 +97,44 @@ class Settings(BaseSettings):
     )
     web_host: str = Field("127.0.0.1", description="Address of the worker's metrics and health endpoints.")
     web_port: int = Field(6066, ge=0, le=65535, description="Port of the worker's web endpoints; 0 = any.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="Where traces go by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; unset = no traces.",
+    )
     dashboard_host: str = Field("127.0.0.1", description="Address that the live page listens on.")
     dashboard_port: int = Field(8686, ge=0, le=65535, description="Port of the live page; 0 = any free one.")
+    dashboard_local_only: bool = Field(
+        False,
+        description="The page's port is reached from this machine only, whatever it listens on, as a container's that "
+        "is published on 127.0.0.1: no token is needed.",
+    )
+
+    # Who may do what on the page and the API
+    read_token: SecretStr | None = Field(
+        None, min_length=TOKEN_CHARS_MIN, description="Bearer token that may read; never printed."
+    )
+    write_token: SecretStr | None = Field(
+        None, min_length=TOKEN_CHARS_MIN, description="Bearer token that may read and write; never printed."
+    )
+    trusted_user_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which a login proxy names who asks, such as X-Forwarded-User; they may read.",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="Networks, as 10.0.0.0/8, whose trusted_user_header and X-Forwarded-For are believed."
+    )
+    writers: tuple[str, ...] = Field((), description="Names in trusted_user_header that may write too.")
+    api_requests_per_s: float = Field(
+        2000.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second from one address, and twice as many at once, before 429; 0 = no limit.",
+    )
+    api_memory_mb: int = Field(
+        512, ge=1, le=1_000_000, description="Most MB of lists and profiles that the page's process keeps at hand."
+    )
 
     # Worker
     worker_id: str | None = Field(None, description="Name on the page and in `status`; default host-pid.")
@@ -136,6 +186,9 @@ class Settings(BaseSettings):
         le=86_400,
         description="Seconds between two looks whether the model folder holds another model; 0 = never.",
     )
+    images: Path | None = Field(
+        None, description="Folder that the `image` of an item is looked up in, for a model that sees images."
+    )
     dim: int = Field(
         64, ge=8, le=256, description="Length of profile and item vectors; a trained model brings its own."
     )
@@ -174,6 +227,9 @@ class Settings(BaseSettings):
         description="Hours after which popularity halves, one trend each, ascending.",
     )
     candidates: int = Field(30, ge=1, le=500, description="Items that each source proposes.")
+    interests: int = Field(
+        1, ge=1, le=4, description="Tastes of a user that are looked at apart; 1 = the profile is the only one."
+    )
     rules: Path | None = Field(None, description="TOML file of business rules, read again when it changes.")
     diversity: float = Field(
         0.0, ge=0, le=1, description="How much items of a list must differ; 0 = by score only, 1 = by difference only."
@@ -185,6 +241,16 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="How much a list must have the categories of the user's recent items; 0 = not."
     )
     repeats: bool = Field(False, description="Recommend items that the user has seen or bought.")
+    position_bias: Literal["on", "off"] = Field(
+        "on", description="on: a reaction to a list counts more the further down it came; off: no places are learned."
+    )
+    exploration: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the lists that try one pair of items, half of them the other way round, to learn what "
+        "places are looked at; 0, or position_bias off = none.",
+    )
 
     @field_validator("type_weights", mode="after")
     @classmethod
@@ -193,10 +259,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.security_protocol.startswith("SASL") and None in (self.sasl_username, self.sasl_password):
-            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
-        if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise ValueError("ssl_keyfile needs the certificate it belongs to, in ssl_certfile")
+        self._check_security()
+        self._check_rights()
         if HEARTBEATS_PER_SESSION_MIN * self.heartbeat_interval_ms > self.session_timeout_ms:
             raise ValueError(
                 f"heartbeat_interval_ms may be a third of session_timeout_ms at most, "
@@ -207,6 +271,38 @@ class Settings(BaseSettings):
                 f"neighbours may be neighbour_candidates at most, got {self.neighbours} and {self.neighbour_candidates}"
             )
         return self
+
+    @field_validator(*TLS_SETTINGS, *TOKEN_SETTINGS, "trusted_user_header", mode="before")
+    @classmethod
+    def _empty_is_none(cls, given: object) -> object:
+        """So that a variable can take back what the file says."""
+        return None if given == "" else given
+
+    def _check_security(self) -> None:
+        """What would be refused later, or worse, would go unused without a word."""
+        protocol = self.security_protocol
+        if protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(f"security_protocol {protocol} needs sasl_username and sasl_password")
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile needs the certificate it belongs to, in ssl_certfile")
+        unused = [name for name in TLS_SETTINGS if getattr(self, name) is not None and not protocol.endswith("SSL")]
+        if unused:
+            raise ValueError(
+                f"{', '.join(unused)}: expected security_protocol SSL or SASL_SSL beside it, got {protocol}, which "
+                "would connect without TLS"
+            )
+
+    def _check_rights(self) -> None:
+        """What would give a right to nobody, or to more than were meant."""
+        if self.read_token is not None and self.read_token == self.write_token:
+            raise ValueError("read_token and write_token must differ: whoever may read could write")
+        if self.trusted_user_header is not None and not self.trusted_proxies:
+            raise ValueError(
+                "trusted_user_header needs the networks of the proxies that set it, in trusted_proxies: anybody could "
+                "send it"
+            )
+        if self.writers and self.trusted_user_header is None:
+            raise ValueError("writers are named by a login proxy: expected trusted_user_header beside them")
 
     @field_validator("trend_half_lives_hours", mode="after")
     @classmethod
@@ -242,17 +338,53 @@ def load_settings(**flags: Any) -> Settings:
             sets some for a service of that name.
     """
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        given = {name: value for name, value in flags.items() if value is not None}
+        settings = Settings(**given)
+        settings._flags = frozenset(given)
     except ValidationError as error:
         lines = [_complaint(details) for details in error.errors()]
     except SettingsError as error:
         lines = [f"  {error}: expected JSON (got {str(error.__cause__)!r})"]
     except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         lines = [f"  nearstream.toml: expected a TOML file (got {str(error)!r})"]
+    else:
+        return settings
     raise UsageError(
         "These settings are not usable:\n" + "\n".join(lines) + "\n"
         "Correct the flag, the NEARSTREAM_* variable or nearstream.toml; docs/settings.md lists them all."
     )
+
+
+SettingSource = Literal["flag", "environment", "nearstream.toml", "default"]
+
+
+class SettingInForce(NamedTuple):
+    """A setting as it counts, for reading: a secret's value is hidden."""
+
+    name: str
+    value: Any
+    source: SettingSource
+    description: str
+
+
+def settings_in_force(settings: Settings) -> list[SettingInForce]:
+    """Every setting with its value and where it came from, in the order of their declaration.
+
+    Raises what the sources raise when `nearstream.toml` is no longer readable.
+    """
+    environment = set(EnvSettingsSource(Settings)())
+    file = set(TomlConfigSettingsSource(Settings)())
+    found = []
+    for name, field in Settings.model_fields.items():
+        source: SettingSource = "default"
+        if name in settings._flags or name in settings.model_fields_set - environment - file:
+            source = "flag"
+        elif name in settings.model_fields_set:
+            source = "environment" if name in environment else "nearstream.toml"
+        value = getattr(settings, name)
+        shown = "hidden" if name in SECRET_SETTINGS and value is not None else value
+        found.append(SettingInForce(name, shown, source, field.description or ""))
+    return found
 
 
 def _complaint(details: ErrorDetails) -> str:
@@ -260,5 +392,5 @@ def _complaint(details: ErrorDetails) -> str:
     where, message = details["loc"], details["msg"].removeprefix("Value error, ")
     if not where:  # several settings together: the input is all of them
         return f"  {message}"
-    got = "" if where[0] == "sasl_password" else f" (got {details['input']!r})"
+    got = "" if where[0] in SECRET_SETTINGS else f" (got {details['input']!r})"
     return f"  {'.'.join(map(str, where))}: {message}{got}"

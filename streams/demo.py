@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from streams.config import PLAINTEXT_ENVIRONMENT
 from streams.core.errors import NearstreamError, UsageError
 from streams.core.status import Quantiles, WorkerStatus
 from streams.dashboard.server import serve_dashboard
 from streams.feed import FeedSummary, epoch_ms, feed
+from streams.kafka.api_backend import KafkaBackend
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.digest import digest_of, read_profiles
 from streams.kafka.observer import KafkaObserver
@@ -165,7 +167,13 @@ async def run_demo(
                     return None
                 model = settings.model if trained is None else str(Path(folder) / MODEL_FOLDER)
                 local = settings.model_copy(
-                    update={"bootstrap": info.bootstrap, "partitions": PARTITIONS, "replication": 1, "model": model}
+                    update={
+                        "bootstrap": info.bootstrap,
+                        "security_protocol": "PLAINTEXT",
+                        "partitions": PARTITIONS,
+                        "replication": 1,
+                        "model": model,
+                    }
                 )
                 return await _run_on(local, plan, trained, scene, Path(folder), on_page, stop)
             finally:
@@ -281,6 +289,7 @@ def _worker_process(settings: Settings, log: Path) -> Iterator[DemoWorker]:
     name = f"demo-{uuid.uuid4().hex[:8]}"
     environment = {
         **os.environ,
+        **PLAINTEXT_ENVIRONMENT,
         "NEARSTREAM_BOOTSTRAP": settings.bootstrap,
         "NEARSTREAM_PREFIX": settings.prefix,
         "NEARSTREAM_MODEL": settings.model,
@@ -325,8 +334,8 @@ async def _page(
 
     close = asyncio.Event()
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(serve_dashboard(observer, settings, ready=ready, stop=close))
+        async with KafkaBackend(settings) as backend, asyncio.TaskGroup() as group:
+            group.create_task(serve_dashboard(observer, settings, ready=ready, stop=close, backend=backend))
             try:
                 yield
             finally:

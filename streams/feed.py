@@ -19,8 +19,9 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import DefaultPartitioner
 
 from streams.core.errors import BrokerUnavailable, UsageError
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
-from streams.kafka.topics import Topics, list_topics, unreachable
+from streams.kafka.topics import Topics, list_topics
 from streams.sources.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
@@ -390,7 +391,7 @@ async def _partitions(settings: Settings) -> dict[str, int]:
         async with asyncio.timeout(CONNECT_S):
             present = await list_topics(settings)
     except (TimeoutError, KafkaError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     topics = Topics(settings.prefix)
     missing = [name for name in (topics.items, topics.users, topics.events) if name not in present]
     if missing:
@@ -409,7 +410,7 @@ async def _start(producer: AIOKafkaProducer, settings: Settings, topics: Iterabl
             for topic in topics:
                 await producer.partitions_for(topic)
     except (TimeoutError, KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     pace_metadata_updates(producer.client)
 
 

@@ -1,4 +1,4 @@
-"""Every metric of the worker, declared once: name, kind, unit (in the name), labels, meaning."""
+"""Every metric of the worker and of the page, declared once: name, kind, unit (in the name), labels, meaning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Literal, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 M = TypeVar("M", Counter, Gauge, Histogram)
+Process = Literal["worker", "page"]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0)
+HTTP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 BATCH_SIZES = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000)
 
 
@@ -21,6 +23,7 @@ class MetricDefinition:
     labels: tuple[str, ...]
     meaning: str
     buckets: tuple[float, ...] = SECONDS
+    process: Process = "worker"
 
 
 DEFINITIONS = (
@@ -77,7 +80,10 @@ DEFINITIONS = (
     ),
     MetricDefinition("nearstream_batches_total", "counter", (), "Transactions committed."),
     MetricDefinition(
-        "nearstream_session_restarts_total", "counter", (), "Pipelines rebuilt from the log after an error."
+        "nearstream_session_restarts_total",
+        "counter",
+        ("cause",),
+        "Pipelines rebuilt from the log: fenced by another owner of the partition, or after an error.",
     ),
     MetricDefinition(
         "nearstream_freshness_seconds", "histogram", (), "From the event's record timestamp to its committed list."
@@ -134,23 +140,45 @@ DEFINITIONS = (
     MetricDefinition(
         "nearstream_model_pause_seconds", "gauge", (), "The longest that the last swap held up the compute thread."
     ),
+    MetricDefinition(
+        "nearstream_item_images_total",
+        "counter",
+        ("outcome",),
+        "Images of items: seen by the model, or unreadable, their items known by their words alone.",
+    ),
     MetricDefinition("nearstream_snapshot_age_seconds", "gauge", (), "Since the last snapshot on disk was taken."),
     MetricDefinition("nearstream_snapshot_bytes", "gauge", (), "Size of the last snapshot on disk."),
     MetricDefinition("nearstream_snapshot_seconds", "gauge", (), "What the last snapshot took to write."),
     MetricDefinition(
         "nearstream_snapshot_failures", "gauge", (), "Snapshots that could not be written, since the start."
     ),
+    MetricDefinition(
+        "nearstream_http_requests_total",
+        "counter",
+        ("route", "status"),
+        "Requests answered by the page's process, by route and status.",
+        process="page",
+    ),
+    MetricDefinition(
+        "nearstream_http_seconds",
+        "histogram",
+        ("route",),
+        "From a request's headers to its whole answer, live streams left out.",
+        HTTP_SECONDS,
+        process="page",
+    ),
 )
 
 
 class Metrics:
-    """The worker's metrics in a registry of their own."""
+    """The metrics in a registry of their own; with `process` only those of one, so that no other's stand at 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: Process | None = None) -> None:
         self.registry = CollectorRegistry()
         self._metrics: dict[str, Counter | Gauge | Histogram] = {}
         for definition in DEFINITIONS:
-            self._metrics[definition.name] = self._create(definition)
+            if process in {None, definition.process}:
+                self._metrics[definition.name] = self._create(definition)
 
     def counter(self, name: str, **labels: str) -> Counter:
         """The declared counter, or its child with these labels."""

@@ -18,13 +18,14 @@ from streams.core.errors import UsageError
 from streams.replay_judge import MS_PER_S, Judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from streams.core.events import Event
     from streams.recommend.engine import Engine, Taught
     from streams.replay_judge import Replayed, ReplayPlan
+    from streams.replay_lists import ListPlan
     from streams.sources.port import Source
 
 BATCH_EVENTS_MAX = 64
@@ -40,15 +41,21 @@ def _unwatched(_events: int) -> None:
 
 
 def replay(
-    engine: Engine, source: Source, plan: ReplayPlan, on_progress: Callable[[int], None] = _unwatched
+    engine: Engine,
+    source: Source,
+    plan: ReplayPlan,
+    on_progress: Callable[[int], None] = _unwatched,
+    lists: Sequence[ListPlan] = (),
 ) -> Replayed:
     """Plays a log through an engine without history, in its order.
+
+    `lists` are made and judged beside the engine's own ranking; see `streams.replay_lists`.
 
     Raises:
         UsageError: the log cannot be read, or holds no event to judge.
     """
     describe(engine, source)
-    judge, late = Judge(engine, plan), _Late(plan.delay_s)
+    judge, late = Judge(engine, plan, lists), _Late(plan.delay_s)
     events = 0
     for batch in batches(source.events(), plan):
         refresh = engine.prepare(batch, _offsets(events, batch), 0, lists=False)
@@ -62,7 +69,11 @@ def replay(
 
 
 def replay_last(
-    engine: Engine, source: Source, plan: ReplayPlan, on_progress: Callable[[int], None] = _unwatched
+    engine: Engine,
+    source: Source,
+    plan: ReplayPlan,
+    on_progress: Callable[[int], None] = _unwatched,
+    lists: Sequence[ListPlan] = (),
 ) -> Replayed:
     """Judges the last event of each user after everybody's others, with weights learned from the last but one.
 
@@ -72,7 +83,7 @@ def replay_last(
         UsageError: the log cannot be read, or nobody has three events.
     """
     describe(engine, source)
-    judge = Judge(engine, plan)
+    judge = Judge(engine, plan, lists)
     train, valid, test = _last_two_apart(islice(source.events(), plan.limit))
     if not test:
         raise UsageError("Nobody has three events: expected one to judge, one to learn the weights from and a history.")
@@ -81,14 +92,14 @@ def replay_last(
     for first in range(0, len(valid), BATCH_EVENTS_MAX):
         batch = valid[first : first + BATCH_EVENTS_MAX]
         taught = engine.prepare(batch, _offsets(events, batch), 0, lists=False).taught
-        judge.judge(batch, taught)
+        judge.judge(batch, taught, events + first)
         engine.learn(taught)
         on_progress(events + first)
     judge.judging = True
     events = _learn(engine, judge, valid, events, on_progress)
     for first in range(0, len(test), BATCH_EVENTS_MAX):
         batch = test[first : first + BATCH_EVENTS_MAX]
-        judge.judge(batch, engine.prepare(batch, _offsets(events, batch), 0, lists=False).taught)
+        judge.judge(batch, engine.prepare(batch, _offsets(events, batch), 0, lists=False).taught, events + first)
         on_progress(events + first)
     return judge.result(events + len(test))
 

@@ -1,11 +1,11 @@
 """What was predicted beside what came: places, lists and promised chances, for every event that is judged.
 
-Sizes: j judged events, S sources, a arms.
+Sizes: j judged events, S sources, a arms, p points of a trace.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -13,17 +13,23 @@ import numpy as np
 from streams.core.errors import UsageError
 from streams.recommend.fusion import FusionConfig, FusionWeights, Segments, fuse, learn, source_ranks
 from streams.recommend.request import Source
+from streams.replay_lists import ListArms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from streams.core.events import Event
     from streams.recommend.engine import Engine, Taught
+    from streams.replay_lists import Listed, ListPlan
 
 Targets = Literal["new", "repeat", "all"]
 Protocol = Literal["prequential", "loo"]
+PRODUCT = "nearstream"
 LIST_LENGTH = 10
 MS_PER_S = 1000
+TRACE_POINTS_MAX = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class Arm:
 class Judged(NamedTuple):
     """One row an event that was predicted."""
 
+    events: NDArray[np.int64]
+    """Number of the event in the log, from 0."""
     times_s: NDArray[np.int64]
     users: NDArray[np.int64]
     """Numbers in the order in which users first came."""
@@ -76,12 +84,23 @@ class Judged(NamedTuple):
     repeats: NDArray[np.bool_]
     """The user had had the item."""
     ranks: NDArray[np.float64]
-    """(j, 1 + a + S) place of the item, 0 the first: of the product, the arms, and each source alone; inf when it was
-    no candidate."""
+    """(j, 1 + a + S + b) place of the item, 0 the first: of the product, the arms, each source alone, and baselines.
+
+    inf when it was no candidate, NaN where a baseline was not asked.
+    """
     top_chances: NDArray[np.float32]
     """What was said to be the chance of the first item of the product's list."""
     lists: NDArray[np.int32]
     """(j, LIST_LENGTH) catalogue slots of the product's list, -1 where it ended."""
+
+
+class WeightTrace(NamedTuple):
+    """What each source counted for, at moments spread over the judged events."""
+
+    judged: NDArray[np.int64]
+    """(p,) how many events were judged before."""
+    weights: NDArray[np.float64]
+    """(p, S) sum of the two shared weights of each source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +110,44 @@ class Replayed:
     judged: Judged
     arms: tuple[str, ...]
     """Names of the columns of `Judged.ranks`."""
+    sources: tuple[str, ...]
+    trace: WeightTrace
+    listed: tuple[Listed, ...] = ()
+    """What settings and rules made of the candidates, one for each plan of lists that was given."""
+
+
+@dataclass(slots=True)
+class _Trace:
+    """Keeps every so many-th weights; when there are too many, every second of them."""
+
+    every: int = 1
+    seen: int = 0
+    judged: list[int] = field(default_factory=list)
+    weights: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def note(self, judged: int, weights: FusionWeights) -> None:
+        """The weights of this moment."""
+        if self.seen % self.every == 0:
+            self.judged.append(judged)
+            self.weights.append(weights.shared.sum(axis=1))
+        self.seen += 1
+        if len(self.judged) > TRACE_POINTS_MAX:
+            self.every *= 2
+            del self.judged[1::2], self.weights[1::2]
+
+    def trace(self) -> WeightTrace:
+        """As arrays; at least one moment was noted."""
+        return WeightTrace(np.array(self.judged, np.int64), np.stack(self.weights))
 
 
 class Judge:
-    """Keeps what is needed to tell new from known, and the places of what came."""
+    """Keeps what is needed to tell new from known, and the places of what came.
 
-    def __init__(self, engine: Engine, plan: ReplayPlan) -> None:
+    Raises:
+        UsageError: the rules of a plan of lists pin what they exclude.
+    """
+
+    def __init__(self, engine: Engine, plan: ReplayPlan, lists: Sequence[ListPlan] = ()) -> None:
         self._engine = engine
         self._plan = plan
         self._arms = _arms(engine.sources, engine.fusion, ablate=plan.ablate)
@@ -106,21 +157,27 @@ class Judge:
         self._numbers: dict[str, int] = {}
         self._history: dict[str, int] = {}
         self._item_events: dict[str, int] = {}
-        self._rows: list[tuple[int, int, int, int, int, bool]] = []
+        self._rows: list[tuple[int, int, int, int, int, int, bool]] = []
         self._ranks: list[NDArray[np.float64]] = []
         self._top_chances: list[NDArray[np.float32]] = []
         self._lists: list[NDArray[np.int32]] = []
+        self._list_arms = ListArms(engine, lists)
+        self._trace = _Trace()
         self._seen = 0
+        self._first = 0
         self.judging = True
         """Off: the arms learn, and nothing is judged."""
 
     def see(self, batch: list[Event], taught: Taught | None) -> None:
         """Judges what the batch taught, then remembers its events."""
-        self.judge(batch, taught)
+        self.judge(batch, taught, self._seen)
         self.remember(batch)
 
-    def judge(self, batch: list[Event], taught: Taught | None) -> None:
-        """Judges what the batch taught; the arms learn from it."""
+    def judge(self, batch: list[Event], taught: Taught | None, first: int) -> None:
+        """Judges what the batch, whose first event has this number, taught; the arms learn from it."""
+        self._first = first
+        for event in batch:
+            self._numbers.setdefault(event.user_id, len(self._numbers))
         if taught is not None:
             kept = [row for row, place in enumerate(taught.events.tolist()) if self._counts(batch[place], place)]
             self._judge(batch, taught, np.array(kept, np.intp))
@@ -128,7 +185,6 @@ class Judge:
     def remember(self, batch: list[Event]) -> None:
         """Takes the events for known."""
         for event in batch:
-            self._numbers.setdefault(event.user_id, len(self._numbers))
             self._had[event.user_id, event.item_id] = event.timestamp
             self._history[event.user_id] = self._history.get(event.user_id, 0) + 1
             self._item_events[event.item_id] = self._item_events.get(event.item_id, 0) + 1
@@ -146,8 +202,9 @@ class Judge:
                 "rating above the middle) in the judged span, of the types and targets asked for; look at --targets, "
                 "--only, --from and --until."
             )
-        times_s, users, types, history, item_events, repeats = map(list, zip(*self._rows, strict=True))
+        numbers, times_s, users, types, history, item_events, repeats = map(list, zip(*self._rows, strict=True))
         judged = Judged(
+            events=np.array(numbers, np.int64),
             times_s=np.array(times_s, np.int64),
             users=np.array(users, np.int64),
             types=np.array(types, np.uint8),
@@ -158,8 +215,9 @@ class Judge:
             top_chances=np.concatenate(self._top_chances),
             lists=np.concatenate(self._lists),
         )
-        names = ("nearstream", *(arm.name for arm in self._arms), *self._engine.sources)
-        return Replayed(judged, names)
+        sources = self._engine.sources
+        names = (PRODUCT, *(arm.name for arm in self._arms), *sources)
+        return Replayed(judged, names, sources, self._trace.trace(), self._list_arms.listed())
 
     def _counts(self, event: Event, place: int) -> bool:
         plan = self._plan
@@ -183,8 +241,11 @@ class Judge:
             lessons = learn(pool.items, heard, targets, self._weights[index], segments, arm.config)
             self._weights[index] = lessons.weights
             columns.append(lessons.ranks)
+        if self.judging:
+            self._list_arms.judge(batch, taught, rows)
         if not len(rows) or not self.judging:
             return
+        self._trace.note(len(self._rows), taught.before)
         alone = source_ranks(pool.items[rows], pool.worth[rows], targets[rows])
         self._ranks.append(np.column_stack([np.stack(columns, axis=1)[rows], alone]))
         chosen = Segments(segments.history[rows], segments.last_type[rows])
@@ -193,11 +254,13 @@ class Judge:
         self._lists.append(np.where(fused.places >= 0, lists, -1).astype(np.int32))
         self._top_chances.append(taught.lessons.top_chances[rows])
         for row in rows.tolist():
-            event = batch[taught.events[row]]
+            place = int(taught.events[row])
+            event = batch[place]
             self._rows.append(
                 (
+                    self._first + place,
                     event.timestamp // MS_PER_S,
-                    self._numbers.get(event.user_id, len(self._numbers)),
+                    self._numbers[event.user_id],
                     event.type.code,
                     self._history.get(event.user_id, 0),
                     self._item_events.get(event.item_id, 0),

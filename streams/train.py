@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import torch
 
 from encoder.checkpoint import SavedModel, load_model, load_resume
 from encoder.config import ModelConfig, TrainingConfig
 from encoder.dataset import EventTable, Split, hold_out_last, leave_one_out, timeline
+from encoder.devices import torch_device
 from encoder.encode import catalogue_vectors
 from encoder.errors import EncoderError
 from encoder.item_images import ImageVectors, image_vectors
@@ -53,7 +53,8 @@ class TrainPlan:
     start: Path | None = None
     """Go on from this model with new events: its vocabulary and sizes stay, what is new is appended."""
     resume: bool = False
-    """Go on with the training that was stopped in `out`: the same data, and its settings instead of those here."""
+    """Go on with the training that was stopped in `out`: the same data, and its settings instead of those here, but for
+    device and threads."""
     int8: bool = False
     tensorboard: Path | None = None
     images: Path | None = None
@@ -105,10 +106,9 @@ def check_device(name: str) -> None:
         UsageError: there is no such device, or not on this machine.
     """
     try:
-        torch.zeros(1, device=name)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch has no error of its own for it
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"Nothing can be trained on the device {name!r}: {reason} Choose cpu, or cuda.") from error
+        torch_device(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def train_model(
@@ -148,7 +148,9 @@ def train_model(
     )
 
 
-def text_vectors(name: str, texts: list[str], cache: Path, on_texts: Callable[[int, int], None]) -> TextVectors | None:
+def text_vectors(
+    name: str, texts: list[str], cache: Path, on_texts: Callable[[int, int], None], *, device: str
+) -> TextVectors | None:
     """The frozen vectors of an item's words; None for `none` or where nothing has words.
 
     Raises:
@@ -157,7 +159,7 @@ def text_vectors(name: str, texts: list[str], cache: Path, on_texts: Callable[[i
     if name == NO_TEXTS or not any(text.strip() for text in texts):
         return None
     try:
-        encoder = open_text_encoder(name)
+        encoder = open_text_encoder(name, device=device)
     except (ValueError, ModuleNotFoundError, FileNotFoundError) as error:
         raise UsageError(f"The text encoder cannot be loaded: {error}") from error
     vectors = CachedTextEncoder(encoder, cache).encode(texts, on_texts)
@@ -172,13 +174,16 @@ def _prepare(
     data = _facts(table, source, plan.protocol)
     listeners.on_stage("reading texts")
     earlier = start or stopped  # of a stopped training the vocabulary, which may have grown from another model's
-    texts = text_vectors(_text_encoder(plan, earlier), table.item_texts, text_cache, listeners.on_texts)
+    reader, device = _text_encoder(plan, earlier), plan.config.device
+    texts = text_vectors(reader, table.item_texts, text_cache, listeners.on_texts, device=device)
     if texts is None and earlier is not None and earlier.model.content_dim:
         texts = _no_words(earlier, table)
     model, config = plan.model, plan.config
     if stopped is not None:
         _check_same_data(stopped, data, plan.out)
-        model, config = stopped.model, stopped.training or config
+        model = stopped.model
+        if stopped.training is not None:  # where it is computed is this machine's affair
+            config = replace(stopped.training, device=config.device, threads=config.threads)
     elif start is not None:
         model = replace(start.model, rates=start.model.rates or plan.config.objective == "rating")
     images = None if plan.images is None else _images(plan.images, table, text_cache / IMAGE_CACHE, config, listeners)

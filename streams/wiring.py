@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Hashable
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from encoder import EncoderConfig, load_encoder
 from encoder.checkpoint import load_model, read_fingerprint
 from encoder.errors import EncoderError
 from encoder.inference import encoder_of
+from encoder.item_images import file_vectors
 from index import AutoIndex, IndexConfig
 from streams.core.catalogue import Catalogue
 from streams.core.errors import ModelUnusable, UsageError
@@ -22,19 +24,25 @@ from streams.core.events import EVENT_TYPES
 from streams.core.profile import ProfileLayout, ProfileStore
 from streams.core.updater import ProfileUpdater
 from streams.recommend.engine import LESSONS_MAX, Engine, Model
+from streams.recommend.feedback import ListFeedback
 from streams.recommend.ranker import Ranker
 from streams.recommend.request import RankerConfig
 from streams.recommend.rerank import RerankConfig, Reranker
 from streams.recommend.views import Views
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from encoder.item_images import ImageEncoder
     from streams.config import Settings
-    from streams.core.ports import ItemEncoder, ProfileEncoder
+    from streams.core.ports import Floats, ItemEncoder, ProfileEncoder
 
 logger = logging.getLogger(__name__)
 
 SECONDS_PER_HOUR = 3600.0
 BUILT_IN = "decayed-mean"
+IMAGE_CACHE = Path("text-cache", "images")
+"""Below the data folder; `nearstream train` keeps the vectors of the same images there."""
 
 
 class ModelFolder:
@@ -92,6 +100,71 @@ def model_folder(settings: Settings) -> ModelFolder | None:
     return ModelFolder(model) if is_folder else None
 
 
+class ImageFolder:
+    """The folder of items' images, for `streams.kafka.image_watch` to look into. For one thread at a time."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        """Opens nothing: torch is imported when a model that sees images has an image to see.
+
+        Args:
+            folder: images are named by their path below it.
+            cache: folder of the vectors by content.
+        """
+        self._folder = folder.resolve()
+        self._cache = cache
+        self._encoder: ImageEncoder | None = None
+
+    def open(self, version: str) -> None:
+        """Makes the image encoder of this name and version ready.
+
+        Raises:
+            ModelUnusable: its package is missing, or another version is installed.
+        """
+        try:
+            encoder: ImageEncoder = import_module("encoder.image").ImageEncoder()
+        except ImportError as error:
+            raise ModelUnusable(f"{error.name or error} is not installed: install nearstream[images].") from error
+        except EncoderError as error:
+            raise ModelUnusable(str(error)) from error
+        if encoder.name != version:
+            raise ModelUnusable(
+                f"The model was trained on the image vectors of {version}, installed is {encoder.name}: install that "
+                "version, or train again."
+            )
+        import_module("torch").set_num_threads(1)  # rule 7
+        self._encoder = encoder
+
+    def vectors(self, images: Sequence[str], on_bad: Callable[[int, str], None]) -> Floats:
+        """(n, m) of the images of these names; zeros for what is no image below the folder, of which `on_bad` hears.
+
+        Raises:
+            ValueError: no encoder is open.
+        """
+        if self._encoder is None:
+            raise ValueError("expected an open image encoder: call open before vectors")
+        paths = {row: path for row, image in enumerate(images) if (path := self._below(image)) is not None}
+        for row in sorted(set(range(len(images))) - paths.keys()):
+            on_bad(row, f"{images[row]!r} is no path below {self._folder}; give one that is.")
+        rows = list(paths)
+        vectors = np.zeros((len(images), self._encoder.dim), np.float32)
+        vectors[rows] = file_vectors(
+            self._encoder, list(paths.values()), self._cache, on_bad=lambda place, reason: on_bad(rows[place], reason)
+        )
+        return vectors
+
+    def _below(self, image: str) -> Path | None:
+        try:
+            path = (self._folder / image).resolve()
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a name too long, a zero byte
+            return None
+        return path if path.is_relative_to(self._folder) else None
+
+
+def image_folder(settings: Settings) -> ImageFolder | None:
+    """The folder of images that the settings name; None where they name none."""
+    return None if settings.images is None else ImageFolder(settings.images, settings.data_dir / IMAGE_CACHE)
+
+
 def build_engine(
     settings: Settings,
     *,
@@ -128,6 +201,7 @@ def build_engine(
             list_items=settings.list_items,
             repeats=settings.repeats,
             candidates=settings.candidates,
+            interests=settings.interests,
             type_weights=tuple(settings.type_weights[kind] for kind in EVENT_TYPES),
         ),
         Reranker(
@@ -145,34 +219,47 @@ def build_engine(
         ranker=ranker if ranking else None,
         neighbour_candidates=settings.neighbour_candidates if ranking else 0,
         lessons_max=lessons_max,
+        feedback=_feedback(settings) if ranking else None,
     )
     engine.fallback = fallback
     engine.warm_up()
     return engine
 
 
-def _model_of(settings: Settings) -> tuple[Model, str | None]:
-    """The model to begin with, and why it is not the one that the settings name."""
-    config = EncoderConfig(model=settings.model, dim=settings.dim, half_life_days=settings.half_life_days)
-    fallback = None
+def _feedback(settings: Settings) -> ListFeedback | None:
+    """Without it, what a list showed makes no difference to what its reader's events teach."""
+    return ListFeedback(settings.exploration, settings.list_items) if settings.position_bias == "on" else None
+
+
+def load_served(settings: Settings) -> Model:
+    """The model that the settings name, with an empty index; nothing in its place.
+
+    Raises:
+        ModelUnusable: it is a folder that cannot be served.
+        UsageError: there is no such model, or the package with the built-in one's word vectors is missing.
+    """
     if (folder := model_folder(settings)) is not None:
-        try:
-            return folder.load(), None
-        except ModelUnusable as error:
-            fallback = str(error)
-            logger.warning(
-                "the model of %s is not used, %s serves in its place: %s It is tried again when a file of the folder "
-                "changes.",
-                folder.place,
-                BUILT_IN,
-                fallback,
-            )
-            config = replace(config, model=BUILT_IN)
+        return folder.load()
     try:
-        encoder = load_encoder(config)
+        encoder = load_encoder(EncoderConfig(settings.model, settings.dim, settings.half_life_days))
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"The encoder cannot be loaded: {error}") from error
-    return _with_index(encoder.profiles, encoder.items), fallback
+    return _with_index(encoder.profiles, encoder.items)
+
+
+def _model_of(settings: Settings) -> tuple[Model, str | None]:
+    """The model to begin with, and why it is not the one that the settings name."""
+    try:
+        return load_served(settings), None
+    except ModelUnusable as error:
+        logger.warning(
+            "the model of %s is not used, %s serves in its place: %s It is tried again when a file of the folder "
+            "changes.",
+            settings.model,
+            BUILT_IN,
+            error,
+        )
+        return load_served(settings.model_copy(update={"model": BUILT_IN})), str(error)
 
 
 def _with_index(profiles: ProfileEncoder, items: ItemEncoder) -> Model:

@@ -13,6 +13,8 @@ from streams.core.observation import (
     Observation,
     PartitionOffsets,
     SeenRecord,
+    TailRecord,
+    TailTopic,
     UserObservation,
 )
 from streams.core.recommendations import (
@@ -38,6 +40,8 @@ class FakeObserver:
     observation: Observation = field(default_factory=lambda: Observation(Connection("connecting", "kafka:9092", 0)))
     users: dict[str, UserObservation] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+    newest_lists: list[SeenRecord] = field(default_factory=list)
+    tails: dict[TailTopic, list[TailRecord]] = field(default_factory=dict)
 
     def snapshot(self) -> Observation:
         """What was set."""
@@ -50,6 +54,14 @@ class FakeObserver:
     def title(self, item_id: str) -> str | None:
         """What was set."""
         return self.titles.get(item_id)
+
+    def lists(self, count: int) -> list[SeenRecord]:
+        """What was set."""
+        return self.newest_lists[:count]
+
+    def tail(self, topic: TailTopic, after: int) -> list[TailRecord]:
+        """What was set."""
+        return [record for record in self.tails.get(topic, []) if record.number > after]
 
 
 def connected(since: int = START_MS) -> Connection:

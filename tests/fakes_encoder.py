@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from encoder.checkpoint import SavedModel
 from encoder.config import ModelConfig
 from encoder.dataset import EventTable, EventTableBuilder
+from encoder.first_weights import load_rows
 from encoder.model import ModelSizes, SequenceModel
-from encoder.train import load_rows
 from encoder.vocabulary import Vocabulary
 
 EVENT_TYPES = ("view", "click", "cart")

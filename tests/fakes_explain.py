@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from encoder import UserEncoder
 from encoder.baselines import DecayedMean
 from streams.cli.explain_report import Found
 from streams.config import DEFAULT_TYPE_WEIGHTS
 from streams.core.catalogue import Catalogue
-from streams.core.events import Event, Item
+from streams.core.events import Event, Item, User
 from streams.core.profile import ProfileLayout, ProfileStore
 from streams.core.recommendations import (
     BecauseOf,
@@ -34,11 +36,12 @@ MEAN = UserEncoder(DecayedMean(DIM, 86_400.0), FakeItems())
 HISTORY = [event(item_id=item, at_s=60 * place) for place, item in enumerate(("sock", "boot", "sock", "lamp"))]
 
 
-def written_profiles(model: UserEncoder, events: list[Event]) -> dict[str, bytes]:
-    """What a worker would have written, by user."""
+def written_profiles(model: UserEncoder, events: list[Event], said: Sequence[str] = ()) -> dict[str, bytes]:
+    """What a worker would have written, by user; `u1` said these tokens before the first event."""
     catalogue = Catalogue(model.items)
     catalogue.put(list(ITEMS.values()))
     store = ProfileStore(ProfileLayout(model.profiles.state_width, RECENT, 4))
+    store.facts.put([User("u1", attributes=dict(token.split(":", 1) for token in said))])
     update = ProfileUpdater(store, catalogue, model.profiles, DEFAULT_TYPE_WEIGHTS, 5).prepare(
         events, offsets(len(events)), 0
     )
@@ -60,10 +63,10 @@ def list_of(items: list[RecommendedItem], neighbours: tuple[str, ...] = ("u2",))
     )
 
 
-def found_of(model: UserEncoder, events: list[Event] | None = None) -> Found:
-    """`u1` with a history, `u2` near, who has the shoe."""
+def found_of(model: UserEncoder, events: list[Event] | None = None, said: Sequence[str] = ()) -> Found:
+    """`u1`, who said these tokens, with a history, `u2` near, who has the shoe."""
     everything = [*(HISTORY if events is None else events), event("u2", "shoe"), event("u2", "boot")]
-    records = {user: decode_profile(value) for user, value in written_profiles(model, everything).items()}
+    records = {user: decode_profile(value) for user, value in written_profiles(model, everything, said).items()}
     shoe = RecommendedItem("shoe", 0.8, [SimilarUsers(["u2"], 0.6), BecauseOf("boot", 0.4)])
     list_ = list_of([RecommendedItem("hat", 0.9, []), shoe])
-    return Found(records["u1"], list_, ITEMS, frozenset(), {"u2": records["u2"]})
+    return Found(records["u1"], list_, ITEMS, frozenset(), {"u2": records["u2"]}, tuple(said))

@@ -21,6 +21,7 @@ from streams.bench.index.table import PARTS, measure_index
 from streams.bench.ingest import measure_ingest
 from streams.bench.latency import measure_latency
 from streams.bench.memory import measure_memory
+from streams.bench.views_memory import measure_views
 from streams.cli.kafka import progress_on_stderr
 from streams.cli.options import json_option
 from streams.config import Settings, load_settings
@@ -66,11 +67,15 @@ def latency(rates: tuple[float, ...], seconds: float, partitions: int, as_json: 
 
 
 @bench.command()
-@click.option("--users", type=click.IntRange(min=10_000), default=200_000, show_default=True)
+@click.option("--users", type=click.IntRange(min=3000), default=200_000, show_default=True)
+@click.option("--views", is_flag=True, help="Measure what the ranking remembers and the index instead.")
+@click.option("--items", type=click.IntRange(min=100), default=20_000, show_default=True, help="With --views.")
 @json_option
-def memory(users: int, as_json: bool) -> None:
-    """Resident memory per user."""
-    _print(measure_memory(load_settings(), users, _say), as_json)
+def memory(users: int, views: bool, items: int, as_json: bool) -> None:
+    """Resident memory per user; with --views the bytes of each part of the ranking, and for a million users."""
+    settings = load_settings()
+    measured = measure_views(settings, users, items, _say) if views else measure_memory(settings, users, _say)
+    _print(measured, as_json)
 
 
 @bench.command()

@@ -67,7 +67,9 @@ def evaluate(
         opened = source_from(format_name, path, flags)
         table = table_from(opened, known_items(plan), limit, progress.events)
         progress.stage("reading texts")
-        texts = text_vectors(text_encoder, table.item_texts, settings.data_dir / TEXT_CACHE, progress.texts)
+        texts = text_vectors(
+            text_encoder, table.item_texts, settings.data_dir / TEXT_CACHE, progress.texts, device=config.device
+        )
         progress.stage("judging")
         report = evaluate_log(plan, table, texts, Listeners(progress.step, progress.validated, progress.queries))
     click.echo(msgspec.json.encode(report.to_json(format_name)) if as_json else "\n".join(_lines(report)))

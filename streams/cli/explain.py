@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from encoder import EncoderConfig, load_encoder
 from streams.cli.explain_report import Found, explained
 from streams.cli.explain_words import sentences
 from streams.cli.options import json_option, kafka_options
 from streams.config import Settings, load_settings
 from streams.core.errors import UsageError
+from streams.core.user_facts import UserFacts
 from streams.kafka.changelog import decode_profile
-from streams.kafka.codec import decode_items, decode_recommendation
+from streams.kafka.codec import decode_items, decode_recommendation, decode_users
 from streams.kafka.records import read_all, read_newest
 from streams.kafka.topics import Topics
-from streams.wiring import model_folder
+from streams.wiring import load_served
 
 if TYPE_CHECKING:
-    from encoder import UserEncoder
+    from streams.core.user_facts import Tokens
     from streams.kafka.records import Record
-    from streams.recommend.engine import Model
 
 
 @click.command()
@@ -53,8 +52,10 @@ async def read_topics(settings: Settings, user: str, item: str) -> Found:
         BrokerUnavailable: Kafka does not answer.
     """
     topics = Topics(settings.prefix)
-    value, list_value = await asyncio.gather(
-        read_newest(settings, topics.profiles, user), read_newest(settings, topics.recommendations, user)
+    value, list_value, tokens = await asyncio.gather(
+        read_newest(settings, topics.profiles, user),
+        read_newest(settings, topics.recommendations, user),
+        _tokens(settings, topics.users, user),
     )
     if value is None:
         raise UsageError(f"No profile of {user!r}: no event of this user has been committed under this prefix.")
@@ -69,7 +70,16 @@ async def read_topics(settings: Settings, user: str, item: str) -> Found:
         items={described_item.item_id: described_item for described_item in described.upserts},
         gone=frozenset(described.tombstones),
         neighbours={key: decode_profile(record.value) for key, record in near.items() if record.value is not None},
+        tokens=tokens,
     )
+
+
+async def _tokens(settings: Settings, topic: str, user: str) -> Tokens:
+    """What the user says, as a worker reads it; nothing where the last word cannot be read."""
+    record = (await _newest(settings, topic, {user})).get(user)
+    facts = UserFacts()
+    facts.put(decode_users([] if record is None else [record]).upserts)
+    return facts.tokens([user])[0]
 
 
 async def _newest(settings: Settings, topic: str, keys: set[str]) -> dict[str, Record]:
@@ -80,18 +90,3 @@ async def _newest(settings: Settings, topic: str, keys: set[str]) -> dict[str, R
             if record.key in wanted:
                 found[record.key.decode()] = record
     return found
-
-
-def load_served(settings: Settings) -> Model | UserEncoder:
-    """The model that the settings name; unlike a worker, nothing in its place.
-
-    Raises:
-        ModelUnusable: it is a folder that cannot be served.
-        UsageError: there is no such model, or the package with the built-in one's word vectors is missing.
-    """
-    if (folder := model_folder(settings)) is not None:
-        return folder.load()
-    try:
-        return load_encoder(EncoderConfig(settings.model, settings.dim, settings.half_life_days))
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(f"The encoder cannot be loaded: {error}") from error

@@ -17,7 +17,8 @@ from streams.core.errors import UsageError
 from streams.core.events import EVENT_TYPES, Item
 from streams.core.histories import Histories
 from streams.core.profile import NO_ITEM, ProfileLayout
-from streams.core.recommendations import Reason, Recommendation
+from streams.core.recommendations import SHORT_SENTENCES, Reason, Recommendation
+from streams.core.user_facts import NO_TOKENS, Tokens, start_states
 from streams.kafka.changelog import ProfileRecord, load_profiles
 from streams.recommend.what_if import event_effects, vectors_without
 
@@ -43,6 +44,8 @@ class Found:
     gone: frozenset[str]
     """Items with a tombstone."""
     neighbours: Mapping[str, ProfileRecord]
+    tokens: Tokens = NO_TOKENS
+    """What the users topic says of the user."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -87,8 +90,8 @@ class Near(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True):
     """Why an item is near to a user.
 
-    `cosine` = what `events` add + `constant` + `forgotten`, to 1e-5. `remembered` is the cosine without the last of
-    them, from the remembered events alone, and what `without` is to be compared with.
+    `cosine` = what `events` add + `constant` + `start` + `forgotten`, to 1e-5. `remembered` is the cosine without the
+    last of them, from the remembered events alone, and what `without` is to be compared with.
     """
 
     user_id: str
@@ -101,6 +104,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """Largest first, whatever the sign."""
     constant: float
     """What the model gives every user."""
+    start: float
+    """What the user's attributes add, by which the profile began; 0 where the model knows none."""
     forgotten: float
     """What the profile has from events that it does not remember one by one: older ones, dislikes, ratings' values."""
     profile_covered: float
@@ -134,7 +139,8 @@ def explained(
         cosine=_rounded(cosine),
         remembered=_rounded(effects.cosines[0]),
         events=case.events(effects.events[0]),
-        constant=_rounded(effects.constant[0] + effects.start[0]),
+        constant=_rounded(effects.constant[0]),
+        start=_rounded(effects.start[0]),
         forgotten=_rounded(cosine - effects.cosines[0]),
         profile_covered=_rounded(case.served @ remembered),
         place=place,
@@ -161,6 +167,7 @@ class _Case:
                 f"settings {layout.state_width}: set NEARSTREAM_DIM as it is for the worker."
             )
         self._history = Histories.of(loaded.columns, slice(0, 1))
+        self._start: Floats = start_states(model.profiles, [found.tokens])[0]
         self._weights = np.array([settings.type_weights[kind] for kind in EVENT_TYPES], np.float32)
         vectors = model.profiles.vectors(loaded.columns.state)
         self.served: Floats = vectors[0]
@@ -172,7 +179,7 @@ class _Case:
         """What each remembered event adds to the cosine."""
         items = self._catalogue.vectors
         try:
-            return event_effects(self._history, self._encoder, items, self._weights, self.target[None])
+            return event_effects(self._history, self._encoder, items, self._weights, self.target[None], self._start)
         except UnusableModel as error:
             raise UsageError(str(error)) from error
 
@@ -200,7 +207,8 @@ class _Case:
     def vectors_without(self, item: str | None) -> Floats:
         """(2, d) of all remembered events, and of those that are not of the item."""
         removed = np.stack([self._events_of(None), self._events_of(item)])
-        return vectors_without(self._history, removed, self._encoder, self._catalogue.vectors, self._weights)
+        items = self._catalogue.vectors
+        return vectors_without(self._history, removed, self._encoder, items, self._weights, self._start)
 
     def without(self, item: str, remembered: Floats, left: Floats) -> Without:
         """The user without the events of an item."""
@@ -266,6 +274,9 @@ def _absence(found: Found, item: str) -> str:
         return "the user has seen it"
     if item in found.gone or (item in found.items and not found.items[item].available):
         return "it is not available"
+    if isinstance(found.list_.short_because, str):
+        why = SHORT_SENTENCES[found.list_.short_because].removesuffix(".")
+        return f"the list has only {len(found.list_.items)} items: {why[0].lower()}{why[1:]}"
     return f"the {len(found.list_.items)} items of the list rank higher"
 
 

@@ -31,6 +31,8 @@ def sentences(explanation: Explanation) -> Iterator[str]:
         yield _line(sum(event.adds for event in others), f"{len(others)} more events together")
     if e.constant:
         yield _line(e.constant, "what the model gives every user")
+    if abs(e.start) >= SHOWN_MIN:
+        yield _line(e.start, "what the user says of themselves")
     if abs(e.forgotten) >= SHOWN_MIN:
         yield _line(e.forgotten, "what came from events no longer remembered, dislikes and the values of ratings")
     if e.profile_covered < COVERED_MIN:

@@ -13,8 +13,10 @@ from streams.cli.tail import profile_fields
 from streams.config import Settings, load_settings
 from streams.core.errors import UsageError
 from streams.core.recommendations import (
+    SHORT_SENTENCES,
     Again,
     BecauseOf,
+    NewIn,
     PopularAmong,
     PopularIn,
     Reason,
@@ -51,7 +53,7 @@ def show(user: str, bootstrap: str | None, prefix: str | None, as_json: bool) ->
     click.echo(f"recent   {', '.join(record.recent_items[::-1])}")
     click.echo(f"vector   [{', '.join(f'{x:+.2f}' for x in vector[:8])}, …] ({len(vector)} dimensions)")
     if list_ is not None:
-        _print_list(decode_recommendation(list_))
+        print_list(decode_recommendation(list_))
 
 
 async def _read(settings: Settings, user: str) -> tuple[bytes | None, bytes | None]:
@@ -61,10 +63,13 @@ async def _read(settings: Settings, user: str) -> tuple[bytes | None, bytes | No
     )
 
 
-def _print_list(list_: Recommendation) -> None:
+def print_list(list_: Recommendation) -> None:
+    """Neighbours, items with their reasons and, where it is short, why."""
     click.echo("nearest  " + ", ".join(f"{n.user_id} ({n.similarity:.3f})" for n in list_.neighbours))
     for place, item in enumerate(list_.items, 1):
         click.echo(f"{place:3}. {item.item_id}  {item.score:.3f}  {'; '.join(map(reason_sentence, item.reasons))}")
+    if isinstance(list_.short_because, str):
+        click.echo(f"short    {SHORT_SENTENCES[list_.short_because]}")
 
 
 def reason_sentence(reason: Reason) -> str:
@@ -78,6 +83,8 @@ def reason_sentence(reason: Reason) -> str:
             words = f"often together with {reason.item_id}"
         case PopularIn():
             words = f"popular in {reason.category}"
+        case NewIn():
+            words = f"new in {reason.category}"
         case PopularAmong():
             words = f"popular among {reason.group}"
         case Again():

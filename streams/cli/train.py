@@ -70,7 +70,7 @@ TRAINING_OPTIONS = {
     "epochs_max": click.option("--epochs", "epochs_max", type=int, help="[default: 40]"),
     "cpu_s_max": click.option("--cpu-seconds", "cpu_s_max", type=float, help="Bound of CPU time. [default: 900]"),
     "users_per_batch": click.option(
-        "--batch", "users_per_batch", type=int, help="Users per step. [default: by the log, 16 to 256]"
+        "--batch", "users_per_batch", type=int, help="Users per step. [default: by the log, 16 to 128]"
     ),
     "negatives": click.option("--negatives", type=int, help="Sampled items per step. [default: 1024]"),
     "optimizer": click.option("--optimizer", type=click.Choice(get_args(Optimizer)), help="[default: adamw]"),
@@ -79,7 +79,9 @@ TRAINING_OPTIONS = {
     "validate_every_epochs": click.option("--validate-every", "validate_every_epochs", type=int, help="Epochs."),
     "patience_epochs": click.option("--patience", "patience_epochs", type=int, help="Epochs. [default: 12]"),
     "seed": click.option("--model-seed", "model_seed", type=int, help="Of weights and batches. [default: 0]"),
-    "device": click.option("--device", help="cpu or cuda. [default: cpu]"),
+    "device": click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one."
+    ),
     "threads": click.option("--threads", type=int, help="Of torch; more than the free cores is slower. [default: 1]"),
 }
 

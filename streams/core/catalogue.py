@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,20 @@ class ItemWords(NamedTuple):
     words: list[Words]
 
 
+@runtime_checkable
+class SeesImages(Protocol):
+    """An item encoder whose vectors an item's image moves too."""
+
+    @property
+    def image_encoder(self) -> str:
+        """Name and version of what makes the image vectors; "" for a model that sees no images."""
+        ...
+
+    def learn_images(self, item_ids: Sequence[str], vectors: Floats) -> None:
+        """From now on these (n, m) are the vectors of the items' images; zeros for one that has none any more."""
+        ...
+
+
 class Catalogue:
     """Every item seen in events or on the items topic. A slot is given once and never reused.
 
@@ -53,6 +67,9 @@ class Catalogue:
         self._available = np.zeros(ROWS_MIN, np.bool_)
         self._revisions = np.zeros(ROWS_MIN, np.int32)
         self._words: list[Words] = []
+        self._images: dict[str, str] = {}
+        self._unseen: dict[str, str | None] = {}
+        """Images that the encoder does not know, in the order in which they came; None is one that is no more."""
         self.facts = ItemFacts()
         self.item_ids: list[str] = []
         self.slot_of: dict[str, int] = {}
@@ -72,7 +89,7 @@ class Catalogue:
 
     @property
     def described(self) -> NDArray[np.bool_]:
-        """(items,) the vector comes from the item's own words, so that its neighbours mean something."""
+        """(items,) the vector comes from the item's own words or image, so that its neighbours mean something."""
         return self._described[: len(self)]
 
     @property
@@ -106,6 +123,44 @@ class Catalogue:
         self._encoder, self._vectors = encoder, vectors
         return former
 
+    @property
+    def image_encoder(self) -> SeesImages | None:
+        """The encoder, if images move its vectors."""
+        encoder = self._encoder
+        return encoder if isinstance(encoder, SeesImages) and encoder.image_encoder else None
+
+    @property
+    def unseen_images(self) -> int:
+        """How many items `take_unseen_images` would give."""
+        return len(self._unseen)
+
+    def take_unseen_images(self, items_max: int) -> dict[str, str | None]:
+        """At most so many items whose image changed since it was taken, oldest first; None is an image that is no more.
+
+        Whoever takes them brings their vectors to `learn_images`: they are not given twice.
+        """
+        return {item_id: self._unseen.pop(item_id) for item_id in list(islice(self._unseen, items_max))}
+
+    def forget_seen_images(self) -> None:
+        """Gives every image anew, for an encoder that has not learned them."""
+        self._unseen = dict(self._images)
+
+    def learn_images(self, item_ids: Sequence[str], vectors: Floats) -> None:
+        """Moves the items' vectors by those of their images (n, m); zeros take an image away. Their words stay.
+
+        Raises:
+            ValueError: the encoder sees no images.
+        """
+        if (encoder := self.image_encoder) is None:
+            raise ValueError("expected an encoder that sees images, the one that serves does not")
+        encoder.learn_images(item_ids, vectors)
+        slots = self.slots(item_ids)
+        self._described[slots] |= vectors.any(axis=1)
+        words = [self._words[slot] for slot in slots.tolist()]
+        self._vectors[slots] = self._encoder.encode(
+            item_ids, [known.description for known in words], [known.attributes for known in words]
+        )
+
     def slots(self, item_ids: Sequence[str]) -> Slots:
         """Slots of the items; those never seen enter with a random direction of their own."""
         slots = np.fromiter(map(self.slot_of.get, item_ids, repeat(-1)), np.int32, len(item_ids))
@@ -137,12 +192,18 @@ class Catalogue:
         self._add([ids[row] for row in fresh.tolist()], vectors[fresh])
         slots = self.slots(ids)
         self._vectors[slots] = vectors
-        self._described[slots] = [bool(text) for text in descriptions]
+        was_described = self._described[slots].tolist()
+        self._described[slots] = [
+            bool(text) or (was and item.image is not None and item.image == self._images.get(item.item_id))
+            for text, was, item in zip(descriptions, was_described, items, strict=True)
+        ]
         self._available[slots] = [item.available for item in items]
         self._revisions[slots] += 1
         self.facts.put(slots, items, attributes)
         for slot, description, known_attributes in zip(slots.tolist(), descriptions, attributes, strict=True):
             self._words[slot] = Words(description, known_attributes)
+        for item in items:
+            self._note_image(item)
 
     def withdraw(self, item_ids: Sequence[str]) -> None:
         """Items that are gone are recommended no more; profiles keep what they learned from them.
@@ -150,6 +211,16 @@ class Catalogue:
         One never seen is remembered too: after a restart the tombstone is read before the events of the item.
         """
         self._available[self.slots(item_ids)] = False
+
+    def _note_image(self, item: Item) -> None:
+        image = item.image or None
+        if image == self._images.get(item.item_id):
+            return
+        self._unseen[item.item_id] = image
+        if image is None:
+            del self._images[item.item_id]
+        else:
+            self._images[item.item_id] = image
 
     def _add(self, item_ids: Sequence[str], vectors: Floats) -> None:
         first, end = len(self), len(self) + len(item_ids)

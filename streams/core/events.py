@@ -15,6 +15,7 @@ from msgspec import Meta
 
 EVENT_ID_CHARS_MAX = 128
 ID_CHARS_MAX = 256
+IMAGE_CHARS_MAX = 1024
 PROPERTIES_BYTES_MAX = 4096
 EVENT_BYTES_MAX = 32_768
 """Room for the longest event of the contract with every character escaped (about 18 KB), and unknown fields."""
@@ -23,6 +24,10 @@ DESCRIPTION_BYTES_MAX = 1_048_576
 NESTING_MAX = 16
 """Objects and arrays inside one another, the message itself included."""
 FUTURE_MS_MAX = 3_600_000
+PERSON_PREFIX = "user:"
+"""Where people are recommended, `user:<user_id>` is the item that a `follow` of that user names."""
+PERSON_CATEGORY = "person"
+"""Of such items, so that what is popular and what is new among people is told apart from products."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=ID_CHARS_MAX)]
 
@@ -101,6 +106,16 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: list[str] = []
     text: str | None = None
     available: bool = True
+    image: (
+        Annotated[
+            str,
+            Meta(
+                max_length=IMAGE_CHARS_MAX,
+                description="Path of the item's picture below the workers' folder of images (NEARSTREAM_IMAGES).",
+            ),
+        ]
+        | None
+    ) = None
 
     def attributes(self) -> list[str]:
         """Tokens of what the item belongs to; a price is told by its power of two, in whatever currency."""

@@ -9,6 +9,7 @@ import msgspec
 from streams.core.status import WorkerStatus
 
 ConnectionState = Literal["connecting", "connected", "no-topics", "unreachable"]
+TailTopic = Literal["events", "recommendations", "dead-letters"]
 SearchState = Literal["none", "searching", "finished", "timed-out", "busy", "failed"]
 
 
@@ -86,19 +87,47 @@ class SeenRecord(msgspec.Struct, frozen=True):
     value: bytes | None
 
 
+class TailRecord(msgspec.Struct, frozen=True):
+    """A record of a topic as the live tail shows it, shortened for reading; `number` grows with each of the topic."""
+
+    number: int
+    partition: int
+    offset: int
+    timestamp: int
+    key: str | None
+    value: str | None
+    headers: dict[str, str] = {}
+
+
+class ProfileMoment(msgspec.Struct, frozen=True):
+    """A user's profile as it was after `events` events: its unit vector, and the item that it took in last."""
+
+    offset: int
+    timestamp: int
+    events: int
+    model: str
+    vector: list[float]
+    last_item: str | None = None
+
+
 class UserObservation(msgspec.Struct, frozen=True):
     """What the topics hold about one user. `events` are the user's newest input records, oldest first, as they were
     sent, so some may be dead letters; `recommendation` is the last record of the user's list, with the value None
-    for a tombstone. `search` tells how far looking back into the topics has come when memory did not have it."""
+    for a tombstone, `before` the one that it replaced, where it is still known. `profiles` are the profile's last
+    moments that the topic still holds, oldest first, known a little after the rest. `search` tells how far looking
+    back into the topics has come when memory did not have it."""
 
     user_id: str
     events: list[SeenRecord] = []
     recommendation: SeenRecord | None = None
     search: SearchState = "none"
+    before: SeenRecord | None = None
+    profiles: list[ProfileMoment] = []
 
     @property
-    def revision(self) -> tuple[int, int, SearchState]:
+    def revision(self) -> tuple[int, int, int, SearchState]:
         """Differs whenever there is something new to show."""
         newest = self.events[-1].offset if self.events else -1
         current = self.recommendation.offset if self.recommendation else -1
-        return newest, current, self.search
+        moment = self.profiles[-1].offset if self.profiles else -1
+        return newest, current, moment, self.search

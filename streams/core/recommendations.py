@@ -66,6 +66,13 @@ class PopularIn(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="po
     share: float
 
 
+class NewIn(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="new-in"):
+    """Nobody had the item yet; it is in `category`, which the user's last items are of."""
+
+    category: str
+    share: float
+
+
 class PopularAmong(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="popular-among"):
     """Popular among people of the same group, such as `occupation:student`."""
 
@@ -91,7 +98,7 @@ class Trending(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="tre
     share: float
 
 
-Reason = SimilarUsers | BecauseOf | TogetherWith | PopularIn | PopularAmong | Again | Rising | Trending
+Reason = SimilarUsers | BecauseOf | TogetherWith | PopularIn | NewIn | PopularAmong | Again | Rising | Trending
 """A reader takes `share` of a kind that it does not know: later versions may add kinds, and each has one."""
 
 
@@ -103,8 +110,20 @@ class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
     reasons: list[Reason]
 
 
+ShortWord = Literal["catalogue-exhausted", "rules", "fatigue", "caps"]
+SHORT_SENTENCES: dict[ShortWord, str] = {
+    "catalogue-exhausted": "The catalogue has nothing more that this user has not seen or bought.",
+    "rules": "The rules take out whatever else there is.",
+    "fatigue": "Whatever else there is pauses: this user was shown it often.",
+    "caps": "More would be too many of one brand, provider or category.",
+}
+
+
 class Recommendation(msgspec.Struct, frozen=True):
-    """A user's refreshed list. `generated_at` is epoch ms."""
+    """A user's refreshed list. `generated_at` is epoch ms.
+
+    `short_because` says why there are fewer items than asked for; it is left out where there are as many.
+    """
 
     rec_id: str
     user_id: str
@@ -115,3 +134,4 @@ class Recommendation(msgspec.Struct, frozen=True):
     index: IndexSummary
     neighbours: list[Neighbour]
     items: list[RecommendedItem]
+    short_because: ShortWord | msgspec.UnsetType = msgspec.UNSET

@@ -21,6 +21,8 @@ IndexTrigger = Literal[
     "memory",
 ]
 """What can be wrong with an index; `deploy/runbook.md` says what to do about each."""
+FRESHNESS_EDGES_MS = (5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10_000, 60_000)
+"""Upper edges of the buckets of `WorkerTotals.freshness_counts`; one more bucket holds what took longer."""
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
@@ -54,6 +56,7 @@ class WorkerTotals(msgspec.Struct, frozen=True):
 
     `lists_by_cause` counts late lists of events as `owed`. `shed` counts lists by what their users did, and as
     `neighbour` those whose turn never came. `coalesced` refreshes were answered by another list of the same user.
+    `freshness_counts` has one count more than `FRESHNESS_EDGES_MS`; old records have none.
     """
 
     events: int
@@ -68,6 +71,7 @@ class WorkerTotals(msgspec.Struct, frozen=True):
     shed: dict[str, int] = {}
     coalesced: int = 0
     owed_overflows: int = 0
+    freshness_counts: list[int] = []
 
 
 class IndexWarning(msgspec.Struct, frozen=True):
@@ -132,6 +136,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
 class ListQuality(msgspec.Struct, frozen=True):
     """How well a worker's lists foretold what came, of late: NDCG@10 and HR@10, means in which one of `lessons` counts
     half after a thousand more. The sources' weights come from `weights_lessons`; while `frozen`, lessons only judge.
+    `weights` are those for all users alike, by source, its two parts together; old records have none.
     """
 
     ndcg: float
@@ -139,12 +144,14 @@ class ListQuality(msgspec.Struct, frozen=True):
     lessons: int
     weights_lessons: int
     frozen: bool
+    weights: dict[str, float] = {}
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker. Times are epoch ms; `freshness_ms` runs from the event's record timestamp to its committed list;
     `stages_ms` is the mean time per batch of each stage over the last ten seconds. Old records have no `index`;
-    `folder` is None where the settings name a built-in model, `quality` before the first lesson."""
+    `folder` is None where the settings name a built-in model, `quality` before the first lesson, `saved_s_ago` before
+    the first snapshot."""
 
     worker: str
     group: str
@@ -167,3 +174,4 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     index: IndexStatus | None = None
     folder: ModelStatus | None = None
     quality: ListQuality | None = None
+    saved_s_ago: float | None = None

@@ -22,6 +22,9 @@ TREND_CHANGE_MIN = 10
 TREND_SHARE_MIN = 0.1
 """Of the mean lag; a smaller change over the stretch is noise."""
 RATE_POLLS = 10
+QUIET_S_MIN = 2.0
+QUIET_RECORDS = 5
+"""So many records should have come, by the mean rate, before their absence is worth a word."""
 
 
 class Poll(NamedTuple):
@@ -125,6 +128,20 @@ def rates_per_s(polls: Sequence[Poll]) -> tuple[float, float]:
         return 0.0, 0.0
     first, last = recent[0], recent[-1]
     return max(0, last.end - first.end) / span_s, max(0, last.done - first.done) / span_s
+
+
+def quiet_s(polls: Sequence[Poll]) -> float | None:
+    """Seconds since the last poll that saw new records, as far as the polls reach back.
+
+    None while that is nothing special: a gap that the mean rate explains, or topics that never held a record.
+    """
+    if len(polls) < 2 or polls[-1].end == 0:
+        return None
+    first, last = polls[0], polls[-1]
+    gap_s = (last.time_ms - min(poll.time_ms for poll in polls if poll.end == last.end)) / 1000
+    per_s = 1000 * (last.end - first.end) / max(1, last.time_ms - first.time_ms)
+    usual_s = QUIET_RECORDS / per_s if per_s > 0 else 0.0
+    return gap_s if gap_s >= max(QUIET_S_MIN, usual_s) else None
 
 
 def _slope_per_s(polls: Sequence[Poll]) -> float:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from streams.core.recommendations import (
+    SHORT_SENTENCES,
     Again,
     BecauseOf,
+    NewIn,
     PopularAmong,
     PopularIn,
     Reason,
@@ -18,9 +20,10 @@ from streams.core.recommendations import (
     TogetherWith,
     Trending,
 )
+from streams.dashboard.interests import Interests, interests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from streams.core.observation import SeenRecord, UserObservation
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 PersonState = Literal["found", "searching", "unknown", "gone", "unreadable"]
 NAMED_USERS_MAX = 2
+RAW_CHARS_MAX = 2000
 PLAIN_SENTENCES: dict[type[Again | Rising | Trending], str] = {
     Again: "This user had it lately and may want it again.",
     Rising: "Many more people have it lately than before.",
@@ -45,7 +49,8 @@ class SentEvent(msgspec.Struct, frozen=True):
 
 
 class EventView(msgspec.Struct, frozen=True):
-    """An input record of the person. `timestamp` is as sent; `type` is None when the record cannot be read."""
+    """An input record of the person. `timestamp` is as sent, `raw` its text, cut; `weight` is what its type counts;
+    `type` is None when the record cannot be read."""
 
     partition: int
     offset: int
@@ -55,6 +60,8 @@ class EventView(msgspec.Struct, frozen=True):
     title: str | None = None
     timestamp: int | str | None = None
     value: float | None = None
+    weight: float | None = None
+    raw: str = ""
 
 
 class ReasonView(msgspec.Struct, frozen=True):
@@ -96,10 +103,13 @@ class ListView(msgspec.Struct, frozen=True):
     index_epoch: int
     neighbours: list[NeighbourView]
     items: list[ItemView]
+    short_because: str | None
+    """A sentence where there are fewer items than asked for."""
 
 
 class Person(msgspec.Struct, frozen=True):
-    """The answer to a look-up; `message` says in a sentence what the state means. Events are newest first."""
+    """The answer to a look-up; `message` says in a sentence what the state means. Events are newest first, `before`
+    is the list that `list` replaced, where it is still known."""
 
     user_id: str
     state: PersonState
@@ -108,27 +118,36 @@ class Person(msgspec.Struct, frozen=True):
     now: int
     events: list[EventView]
     list: ListView | None = None
+    before: ListView | None = None
+    interests: Interests | None = None
 
 
-def person(seen: UserObservation, title_of: Titles, now_ms: int) -> Person:
-    """Everything that the page shows of one user. A list of an unknown schema gives the state `unreadable`."""
-    events = [event_view(record, title_of) for record in reversed(seen.events)]
+def person(seen: UserObservation, title_of: Titles, now_ms: int, weights: Mapping[str, float] | None = None) -> Person:
+    """Everything that the page shows of one user; `weights` of event types by word, for the timeline.
+
+    A list of an unknown schema gives the state `unreadable`.
+    """
+    events = [event_view(record, title_of, weights or {}) for record in reversed(seen.events)]
+    before = None
     try:
         current = _list_view(seen.recommendation, title_of)
+        before = _list_view(seen.before, title_of)
         state = _state(seen)
         message = _message(seen)
     except msgspec.MsgspecError as error:
         current, state = None, "unreadable"
         message = f"The list of this user cannot be read by this version of the page: {error}."
-    return Person(seen.user_id, state, seen.search, message, now_ms, events, current)
+    moved = interests(seen.profiles, title_of)
+    return Person(seen.user_id, state, seen.search, message, now_ms, events, current, before, moved)
 
 
-def event_view(record: SeenRecord, title_of: Titles) -> EventView:
+def event_view(record: SeenRecord, title_of: Titles, weights: Mapping[str, float]) -> EventView:
     """An input record for reading; one that is not a readable event keeps its place with no type."""
+    raw = (record.value or b"")[:RAW_CHARS_MAX].decode(errors="replace")
     try:
         sent = msgspec.json.decode(record.value or b"", type=SentEvent)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return EventView(record.partition, record.offset, record.timestamp)
+        return EventView(record.partition, record.offset, record.timestamp, raw=raw)
     return EventView(
         record.partition,
         record.offset,
@@ -138,6 +157,8 @@ def event_view(record: SeenRecord, title_of: Titles) -> EventView:
         title=title_of(sent.item_id),
         timestamp=sent.timestamp,
         value=sent.value,
+        weight=weights.get(sent.type),
+        raw=raw,
     )
 
 
@@ -150,8 +171,9 @@ def reason_sentence(reason: Reason, title_of: Titles) -> str:
             return f"Resembles “{title_of(reason.item_id) or reason.item_id}”, which this user had."
         case TogetherWith():
             return f"Often goes together with “{title_of(reason.item_id) or reason.item_id}”, which this user had."
-        case PopularIn():
-            return f"Popular in “{reason.category}”, which this user looks at."
+        case PopularIn() | NewIn():
+            word = "Popular" if isinstance(reason, PopularIn) else "New"
+            return f"{word} in “{reason.category}”, which this user looks at."
         case PopularAmong():
             return f"Popular among people with “{reason.group}”, as this user."
         case _:
@@ -194,6 +216,7 @@ def _list_view(record: SeenRecord | None, title_of: Titles) -> ListView | None:
             )
             for item in found.items
         ],
+        short_because=SHORT_SENTENCES[found.short_because] if isinstance(found.short_because, str) else None,
     )
 
 

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from streams.core.observation import Connection, DeadLetter, Observation, PartitionOffsets, UserObservation
-from streams.core.status import PartitionStatus, Quantiles, WorkerStatus
-from streams.dashboard.history import History, PartitionHistory, Trend, lag_trend, rates_per_s
+from streams.core.observation import (
+    Connection,
+    DeadLetter,
+    Observation,
+    PartitionOffsets,
+    SeenRecord,
+    TailRecord,
+    TailTopic,
+    UserObservation,
+)
+from streams.core.status import ListQuality, ModelStatus, PartitionStatus, Quantiles, WorkerStatus
+from streams.dashboard.history import History, PartitionHistory, Trend, lag_trend, quiet_s, rates_per_s
 from streams.dashboard.index_view import IndexView, index_views
 from streams.dashboard.model_view import model_sentence
 from streams.dashboard.verdict import GroupVerdict, Verdict, group_verdict
@@ -19,6 +28,9 @@ if TYPE_CHECKING:
 
 SILENT_AFTER_MS = 3000
 """Workers report once a second: three reports missed."""
+STRAGGLER_S_MIN = 2.0
+STRAGGLER_TIMES = 3.0
+"""A partition this many seconds behind, and this many times as far as any other, is named."""
 FORGOTTEN_AFTER_MS = 15 * 60_000
 """A worker that has been silent or stopped for this long leaves the page."""
 
@@ -38,14 +50,25 @@ class Observer(Protocol):
         """The title of an item, if known."""
         ...
 
+    def lists(self, count: int) -> list[SeenRecord]:
+        """The newest lists of the users whose lists changed last, newest first."""
+        ...
+
+    def tail(self, topic: TailTopic, after: int) -> list[TailRecord]:
+        """The newest records of a topic whose number is greater than `after`, oldest first."""
+        ...
+
 
 class GroupView(msgspec.Struct, frozen=True):
     """The header strip. Rates are a second; seconds of lag and freshness are those of the worst partition or worker,
-    because quantiles of several workers cannot be merged."""
+    because quantiles of several workers cannot be merged. `quiet_s` is how long no
+    event has come in, where that is unusual; `attention` says
+    that the sentence is not a calm one."""
 
     name: str
     verdict: GroupVerdict
     sentence: str
+    attention: bool
     lag: int
     lag_s: float | None
     trend: Trend
@@ -54,6 +77,7 @@ class GroupView(msgspec.Struct, frozen=True):
     processed_per_s: float
     lists_per_s: float
     freshness_ms: Quantiles
+    quiet_s: float | None
 
 
 class PartitionView(msgspec.Struct, frozen=True):
@@ -97,6 +121,12 @@ class WorkerView(msgspec.Struct, frozen=True):
     duplicates: int
     message: str | None
     web_url: str | None
+    owed: int
+    shed: int
+    coalesced: int
+    saved_s_ago: float | None
+    quality: ListQuality | None
+    folder: ModelStatus | None
 
 
 class ReasonCount(msgspec.Struct, frozen=True):
@@ -127,9 +157,11 @@ class Overview(msgspec.Struct, frozen=True):
     indexes: list[IndexView]
     dead_letters: DeadLettersView
     recent_users: list[str]
+    freshness_target_ms: int
+    """Of the page's own settings; 0 = none."""
 
 
-def overview(seen: Observation, history: History, group: str, now_ms: int) -> Overview:
+def overview(seen: Observation, history: History, group: str, now_ms: int, freshness_target_ms: int = 0) -> Overview:
     """The frame of this moment; adds the observation to `history`."""
     # The moment that everything is judged at. While Kafka is away that stays the last poll: nobody's silence counts.
     at_ms = seen.polled_at if seen.polled_at is not None else now_ms
@@ -150,6 +182,7 @@ def overview(seen: Observation, history: History, group: str, now_ms: int) -> Ov
         indexes=index_views(worker for worker in workers if is_reporting(worker, at_ms)),
         dead_letters=_dead_letters_view(seen),
         recent_users=seen.recent_users,
+        freshness_target_ms=freshness_target_ms,
     )
 
 
@@ -236,10 +269,12 @@ def _group_view(
     incoming, processed = rates_per_s(history.group)
     reporting = [worker for worker in workers if is_reporting(worker, at_ms)]
     lags_s = [p.lag_s for p in partitions]
+    problem = _group_problem(partitions, workers, at_ms)
     return GroupView(
         name=name,
         verdict=group_verdict(p.verdict for p in partitions),
-        sentence=_group_sentence(partitions),
+        sentence=problem or (f"All {len(partitions)} partitions keep up." if partitions else "No partitions seen yet."),
+        attention=problem is not None,
         lag=sum(p.lag for p in partitions),
         lag_s=None if None in lags_s else max((s for s in lags_s if s is not None), default=0.0),
         trend=trend.direction,
@@ -251,15 +286,36 @@ def _group_view(
             _worst(worker.freshness_ms.p50 for worker in reporting),
             _worst(worker.freshness_ms.p99 for worker in reporting),
         ),
+        quiet_s=quiet_s(history.group),
     )
 
 
-def _group_sentence(partitions: list[PartitionView]) -> str:
+def _group_problem(partitions: list[PartitionView], workers: list[WorkerStatus], at_ms: int) -> str | None:
+    """What wants attention, the surest first: verdicts, a silent worker, one partition far behind, nobody at work."""
     counts = Counter(p.verdict for p in partitions if p.verdict is not Verdict.OK)
-    if not counts:
-        return f"All {len(partitions)} partitions keep up." if partitions else "No partitions seen yet."
-    words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-    return f"{words} of {len(partitions)} partitions."
+    if counts:
+        words = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+        return f"{words} of {len(partitions)} partitions."
+    silent = {w.worker: silent_s for w in workers if (silent_s := _silent_s(w, at_ms)) is not None}
+    if silent:
+        name, silent_s = max(silent.items(), key=lambda pair: pair[1])
+        more = f", and {len(silent) - 1} more" if len(silent) > 1 else ""
+        return f"{name} is silent for {silent_s:.0f} s{more}."
+    if (straggler := _straggler_sentence(partitions)) is not None:
+        return straggler
+    nobody = not any(is_reporting(worker, at_ms) for worker in workers)
+    return "Events wait and no worker reports." if nobody and any(p.lag for p in partitions) else None
+
+
+def _straggler_sentence(partitions: list[PartitionView]) -> str | None:
+    """Says when one partition is far behind the others: that shows long before a verdict can be given."""
+    known = sorted((p for p in partitions if p.lag_s is not None), key=lambda p: p.lag_s or 0.0)
+    if len(known) < 2:
+        return None
+    last, next_s = known[-1], known[-2].lag_s or 0.0
+    if (last.lag_s or 0.0) < max(STRAGGLER_S_MIN, STRAGGLER_TIMES * next_s):
+        return None
+    return f"Partition {last.partition} is {last.lag_s:.0f} s behind, the others {next_s:.1f} s at most."
 
 
 def _worst(values: Iterable[float | None]) -> float | None:
@@ -287,6 +343,12 @@ def _worker_view(worker: WorkerStatus, at_ms: int) -> WorkerView:
         duplicates=worker.totals.duplicates,
         message=worker.message or model_sentence(worker.folder, worker.model),
         web_url=worker.web_url,
+        owed=sum(status.owed for status in worker.partitions),
+        shed=sum(worker.totals.shed.values()),
+        coalesced=worker.totals.coalesced,
+        saved_s_ago=worker.saved_s_ago,
+        quality=worker.quality,
+        folder=worker.folder,
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from streams.kafka.broker_security import BrokerSecurity
     from streams.kafka.cluster import ClusterState
     from streams.kafka.processes import OnProgress
 
@@ -89,6 +90,7 @@ class EmbeddedKafka:
         *,
         die_with_owner: bool = False,
         jars_dir: Path | None = None,
+        security: BrokerSecurity | None = None,
     ) -> None:
         """Nothing happens before `start`.
 
@@ -100,6 +102,7 @@ class EmbeddedKafka:
             die_with_owner: nodes that this object starts end soon after this process does, however it ends. A child
                 forked without exec shares the ownership.
             jars_dir: where the jars are, to share them between data directories.
+            security: TLS and logins, the same at each start; its users are made when the data directory is.
 
         Raises:
             UsageError: a number out of range.
@@ -110,6 +113,7 @@ class EmbeddedKafka:
             raise UsageError(f"Expected a port from {PORT_MIN} to {PORT_MAX}, got {port}. Choose another --port.")
         self._folder = data_dir.expanduser().resolve() / "kafka"
         self._jars_dir = (self._folder / "jars" if jars_dir is None else jars_dir.expanduser()).resolve()
+        self._security = security
         self._brokers = brokers
         self._port = port
         self._die_with_owner = die_with_owner
@@ -137,7 +141,7 @@ class EmbeddedKafka:
         """
         with self._exclusive(on_progress):
             state = read_state(self._folder)
-            nodes = state.nodes(self._folder) if state else []
+            nodes = state.nodes(self._folder, self._security) if state else []
             self._check_size(nodes)
             if not self._take_over(nodes, on_progress):
                 nodes = self._start_all(state, on_progress)
@@ -209,7 +213,7 @@ class EmbeddedKafka:
         size = len(last.ports) if last else self._brokers or 1
         state = planned(size, self._port, last, on_progress)
         launch = self._prepared(on_progress)
-        nodes = prepare(self._folder, state, launch, known=last is not None)
+        nodes = prepare(self._folder, state, launch, known=last is not None, security=self._security)
         write_state(self._folder, state)
         ports = ", ".join(map(str, state.ports))
         on_progress(f"starting Apache Kafka {KAFKA_VERSION} on port {ports} with Java {launch.java.version}")
@@ -246,7 +250,7 @@ class EmbeddedKafka:
 
     def _nodes(self) -> list[Node]:
         state = read_state(self._folder)
-        return state.nodes(self._folder) if state else []
+        return state.nodes(self._folder, self._security) if state else []
 
     def _node(self, number: int) -> Node:
         nodes = self._nodes()

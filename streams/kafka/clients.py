@@ -11,6 +11,7 @@ from streams.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from pathlib import Path
 
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
@@ -37,7 +38,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         "security_protocol": settings.security_protocol,
     }
     if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = _tls_context(settings)
+        options["ssl_context"] = tls_context(settings)
     if settings.security_protocol.startswith("SASL"):
         options["sasl_mechanism"] = settings.sasl_mechanism
         options["sasl_plain_username"] = settings.sasl_username
@@ -46,17 +47,55 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile)
-        if settings.ssl_certfile is not None:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(
-            f"The TLS files cannot be used ({error}). Expected readable PEM files in ssl_cafile, ssl_certfile and "
-            f"ssl_keyfile, got {settings.ssl_cafile}, {settings.ssl_certfile} and {settings.ssl_keyfile}."
-        ) from error
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Whom we trust and how we show ourselves; certificates are always checked.
+
+    Raises:
+        UsageError: a TLS file cannot be read, or the password of the key is missing or wrong.
+    """
+    context = _trusting(settings.ssl_cafile)
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        _show_certificate(context, settings.ssl_certfile, settings)
     return context
+
+
+def _trusting(cafile: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except OSError as error:  # ssl.SSLError is one
+        raise _unusable("ssl_cafile", cafile, "the certificate authority to trust", error) from error
+
+
+def _show_certificate(context: ssl.SSLContext, certfile: Path, settings: Settings) -> None:
+    """Loads our own certificate; an encrypted key never asks for its password on the terminal."""
+    asked = False
+
+    def password() -> str:
+        nonlocal asked
+        asked = True
+        return "" if settings.ssl_key_password is None else settings.ssl_key_password.get_secret_value()
+
+    for setting, path in (("ssl_certfile", certfile), ("ssl_keyfile", settings.ssl_keyfile)):
+        if path is not None and not path.is_file():
+            raise _unusable(setting, path, "a certificate or key", FileNotFoundError("no such file"))
+    try:
+        context.load_cert_chain(certfile, settings.ssl_keyfile, password)
+    except OSError as error:
+        if asked:
+            raise UsageError(
+                f"The key of {certfile} is encrypted and ssl_key_password does not open it. Set "
+                "NEARSTREAM_SSL_KEY_PASSWORD to its password, or give a key without one."
+            ) from error
+        key = f" and of its key in ssl_keyfile ({settings.ssl_keyfile})" if settings.ssl_keyfile else " and of its key"
+        raise _unusable("ssl_certfile", certfile, f"the client's certificate{key}", error) from error
+
+
+def _unusable(setting: str, path: Path | None, content: str, error: OSError) -> UsageError:
+    return UsageError(
+        f"The TLS file {path} of {setting} cannot be used ({error}). Expected a readable PEM file of {content}: "
+        f"correct NEARSTREAM_{setting.upper()}."
+    )
 
 
 async def bounded(work: Coroutine[Any, Any, object], limit_s: float) -> BaseException | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from streams.kafka.broker_security import BrokerSecurity
     from streams.kafka.node import Launch
     from streams.kafka.processes import OnProgress
 
@@ -32,10 +33,12 @@ class ClusterState(msgspec.Struct, frozen=True):
     ports: list[int]
     controller_ports: list[int]
 
-    def nodes(self, folder: Path) -> list[Node]:
+    def nodes(self, folder: Path, security: BrokerSecurity | None = None) -> list[Node]:
         """The nodes, each in its subfolder."""
         ports = enumerate(zip(self.ports, self.controller_ports, strict=True), start=1)
-        return [Node(number, folder / f"node-{number}", port, controller) for number, (port, controller) in ports]
+        return [
+            Node(number, folder / f"node-{number}", port, controller, security) for number, (port, controller) in ports
+        ]
 
 
 def read_state(folder: Path) -> ClusterState | None:
@@ -98,14 +101,16 @@ def _controller_ports(size: int, taken: Sequence[int], last: ClusterState | None
     return [port for port in processes.free_ports(size + len(taken)) if port not in taken][:size]
 
 
-def prepare(folder: Path, state: ClusterState, launch: Launch, *, known: bool) -> list[Node]:
+def prepare(
+    folder: Path, state: ClusterState, launch: Launch, *, known: bool, security: BrokerSecurity | None = None
+) -> list[Node]:
     """Writes the configurations and formats the data folders, unless that was done before; `known` says so.
 
     Raises:
         UsageError: some of what belongs together is missing; nothing was changed.
         BrokerUnavailable: formatting failed.
     """
-    nodes = state.nodes(folder)
+    nodes = state.nodes(folder, security)
     formatted = [node.is_formatted for node in nodes]
     if (known and any(formatted) and not all(formatted)) or (not known and any(node.has_data for node in nodes)):
         raise _damaged(folder, "Files of the embedded Kafka are missing")

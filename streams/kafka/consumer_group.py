@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streams.kafka.processor import Processor
     from streams.kafka.tail import TopicTail
     from streams.kafka.topics import Topics
+    from streams.kafka.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class PipelineGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         processor: Processor,
         compute: Callable[..., Awaitable[Any]],
         listener: BatchListener,
+        traces: Traces | None = None,
     ) -> None:
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.rebalancing = True
@@ -54,7 +56,7 @@ class PipelineGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._clean_ups: set[asyncio.Task[None]] = set()
         self._closing = False
         self._consumer = self._new_consumer()
-        self._host = PipelineHost(settings, topics, self._consumer, changelog, processor, compute, listener)
+        self._host = PipelineHost(settings, topics, self._consumer, changelog, processor, compute, listener, traces)
 
     async def start(self) -> None:
         """Connects and subscribes; partitions arrive later. Raises aiokafka's KafkaError when nobody answers."""

@@ -18,10 +18,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import CorruptState, UsageError
+from streams.kafka.access import diagnosed
 from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, RECEIPT, TOPIC, OutRecord, is_receipt
 from streams.kafka.reader import reader
 from streams.kafka.records import read_until
-from streams.kafka.topics import Topics, list_topics, unreachable
+from streams.kafka.topics import Topics, list_topics
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -179,7 +180,7 @@ async def dead_letter_reader(settings: Settings, fenced: bool = False) -> AsyncI
             consumer.assign(partitions)
             yield DeadLetterReader(consumer, await watermarks.end_offsets(partitions))
     except (KafkaError, TimeoutError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
 
 
 def _header(record: ConsumerRecord, name: str) -> str | None:

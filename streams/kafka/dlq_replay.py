@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.core.errors import PartitionLost, RejectedRecord, RejectReason
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options, close_producer
 from streams.kafka.codec import decode_events
 from streams.kafka.dead_letter import REPLAYED_FROM, TRUNCATED, OutRecord, without_verdict
@@ -32,11 +33,14 @@ from streams.kafka.dlq_read import (
     dead_letter_reader,
     receipt,
 )
-from streams.kafka.topics import Topics, unreachable
+from streams.kafka.topics import Topics
 
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.kafka.mend import Mend
+
+LetterMend = Callable[[bytes | None, bytes | None], tuple[bytes | None, bytes | None]]
+"""Key and value of a letter to those to send; may raise RejectedRecord. `Mend` is one."""
 
 LETTERS_PER_TRANSACTION_MAX = 500
 TRANSACTION_BYTES_MAX = 4 << 20
@@ -68,7 +72,7 @@ async def replay_dead_letters(
     topics = Topics(settings.prefix)
     report = ReplayReport(topics.dead_letters, dry_run, remaining=DeadLetterReport(topics.dead_letters))
     async with AsyncExitStack() as stack:
-        sender = None if dry_run else await stack.enter_async_context(_sender(settings, topics))
+        sender = None if dry_run else await stack.enter_async_context(letter_sender(settings, topics))
         reader = await stack.enter_async_context(dead_letter_reader(settings, fenced=sender is not None))
         await reader.read_receipts()
         await _replay(reader, mend, reason, report, sender)
@@ -76,7 +80,7 @@ async def replay_dead_letters(
 
 
 async def _replay(
-    reader: DeadLetterReader, mend: Mend, reason: str | None, report: ReplayReport, sender: _Sender | None
+    reader: DeadLetterReader, mend: Mend, reason: str | None, report: ReplayReport, sender: LetterSender | None
 ) -> None:
     async for letter in reader.letters():
         if reason not in {None, letter.reason}:
@@ -98,7 +102,7 @@ async def _replay(
         await sender.flush()
 
 
-def mended_record(letter: DeadLetter, mend: Mend, now_ms: int) -> OutRecord:
+def mended_record(letter: DeadLetter, mend: LetterMend, now_ms: int) -> OutRecord:
     """The event to send back for a letter.
 
     Raises:
@@ -127,7 +131,7 @@ class _Mended(NamedTuple):
     headers: tuple[tuple[str, bytes | None], ...]
 
 
-class _Sender:
+class LetterSender:
     """Sends letters back in bounded transactions, each with its receipts."""
 
     def __init__(self, producer: AIOKafkaProducer, topics: Topics) -> None:
@@ -180,7 +184,7 @@ class _Sender:
 
 
 @asynccontextmanager
-async def _sender(settings: Settings, topics: Topics) -> AsyncIterator[_Sender]:
+async def letter_sender(settings: Settings, topics: Topics) -> AsyncIterator[LetterSender]:
     """A sender that fenced every replay before it, whichever group or person started it."""
     producer = AIOKafkaProducer(
         **client_options(settings),
@@ -189,8 +193,8 @@ async def _sender(settings: Settings, topics: Topics) -> AsyncIterator[_Sender]:
     )
     try:
         await producer.start()
-        yield _Sender(producer, topics)
+        yield LetterSender(producer, topics)
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     finally:
         await close_producer(producer)

@@ -10,9 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options
 from streams.kafka.reader import reader
-from streams.kafka.topics import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +74,7 @@ async def read_cluster_id(settings: Settings) -> str:
         await admin.start()
         return str((await admin.describe_cluster())["cluster_id"])
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     finally:
         await admin.close()
 
@@ -94,7 +94,7 @@ async def read_log(settings: Settings, topic: str, partitions: int, saved_at_s: 
             later = await consumer.offsets_for_times(dict.fromkeys(assigned, stamped_ms))
         delete_retention_s = await _delete_retention_s(settings, topic)
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     return LogFigures(
         begins={tp.partition: begins[tp] for tp in assigned},
         ends={tp.partition: ends[tp] for tp in assigned},

@@ -17,8 +17,9 @@ How a copy that takes seconds comes from memory that moves meanwhile:
    again in their order: one that is not newer than the profile is passed over; a tombstone, a return after it and a
    user who was new during the copy happen again as they did. The last record of each user decides, as it always does.
 4. A profile's recent items name catalogue slots. Slots only grow, and their names are copied last, so each has one.
-5. Only views and weights are of the beginning: events that came in during the copy and are in it already are not
-   counted again by the replay. What they lose by a restart are the events of a second.
+5. Only views, weights and what rules counted of lists (fatigue, exposure) are of the beginning: events that came in
+   during the copy and are in it already are not counted again by the replay. What they lose by a restart are the
+   events of a second; of the lists, whatever was published since the save.
 6. The index is saved after the memory, and may thus be newer, or older after a kill between the two. Restored, it is
    made to hold what the profiles say, whatever it held: its graphs save time, its vectors are not believed.
 7. A user who was forgotten before the copy began is nowhere in it: slot emptied, id dropped, views without names; and
@@ -41,7 +42,8 @@ import numpy as np
 
 from index import Manifest, SnapshotCorrupt, SnapshotError, open_part, write_snapshot
 from streams.core.profile import GROWTH, ROWS_MIN, ProfileColumns, ProfileLayout
-from streams.recommend.engine import Currents
+from streams.recommend.engine import RULED, Currents
+from streams.recommend.rerank import check_saved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2
+SCHEMA = 3
 KIND = "worker"
 PART = "memory"
 PIECE_USERS = 4096
@@ -378,9 +380,14 @@ def _array(frame: Column, file: Path) -> NDArray[np.generic]:
 
 def _check_views(found: _Read, engine: Engine) -> None:
     """Raises SnapshotCorrupt unless the engine, which is without items, can take over the saved views."""
-    expected = engine.currents().views
-    if found.views.keys() != expected.keys():
+    expected = {name: empty for name, empty in engine.currents().views.items() if not name.startswith(RULED)}
+    ruled = {name.removeprefix(RULED): array for name, array in found.views.items() if name.startswith(RULED)}
+    if {name for name in found.views if not name.startswith(RULED)} != expected.keys():
         raise SnapshotCorrupt(f"Expected the columns {sorted(expected)}, got {sorted(found.views)}.")
+    try:
+        check_saved(ruled)
+    except ValueError as error:
+        raise SnapshotCorrupt(f"What the rules counted cannot be read: {error}.") from error
     for name, empty in expected.items():
         saved = found.views[name]
         rows = empty.shape[0] or min((len(found.item_ids), *saved.shape[:1]))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from streams.kafka.broker_security import BrokerSecurity
     from streams.kafka.java import Java
 
 ANSWER_WAIT_S = 2.0
@@ -43,10 +44,10 @@ CONFIGURATION = """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners={protocol}://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners={protocol}://{host}:{port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}
 log.dirs=data
 
 auto.create.topics.enable=false
@@ -106,6 +107,7 @@ class Node:
     folder: Path
     port: int
     controller_port: int
+    security: BrokerSecurity | None = None
 
     @property
     def mark(self) -> str:
@@ -135,17 +137,23 @@ class Node:
         """Whether a Kafka answers requests on its port, by asking for the API versions (key 18, version 0)."""
         request = struct.pack(">ihhih", 10, 18, 0, 1, -1)
         try:
-            with socket.create_connection((HOST, self.port), ANSWER_WAIT_S) as connection:
+            with self._connected() as connection:
                 connection.sendall(request)
                 return len(connection.recv(8)) == 8
         except OSError:
             return False
+
+    def _connected(self) -> socket.socket:
+        connection = socket.create_connection((HOST, self.port), ANSWER_WAIT_S)
+        context = None if self.security is None else self.security.probe_context()
+        return connection if context is None else context.wrap_socket(connection)
 
     def configure(self, cluster: Sequence[Node]) -> None:
         """Writes its configuration as a member of the cluster."""
         nodes = len(cluster)
         text = CONFIGURATION.format(
             node=self.number,
+            protocol="PLAINTEXT" if self.security is None else self.security.protocol,
             host=HOST,
             port=self.port,
             controller_port=self.controller_port,
@@ -157,7 +165,9 @@ class Node:
             controlled_shutdown="false" if nodes > 1 else "true",
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "server.properties").write_text(text, encoding="ascii")
+        path = self.folder / "server.properties"
+        path.touch(mode=0o600)  # it may hold passwords
+        path.write_text(text + ("" if self.security is None else self.security.properties()), encoding="ascii")
 
     def format(self, launch: Launch, cluster_id: str) -> None:
         """Prepares the data folder.
@@ -166,7 +176,7 @@ class Node:
             BrokerUnavailable: Kafka refused, with its words.
         """
         tool = ("kafka.tools.StorageTool", "format", "--config", "server.properties", "--cluster-id", cluster_id)
-        command = launch.command((), *tool)
+        command = launch.command((), *tool, *(() if self.security is None else self.security.format_arguments()))
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=FORMAT_WAIT_S
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streams.core.observation import DeadLetter, DeadLetterTally, SeenRecord
+from streams.core.observation import DeadLetter, DeadLetterTally, SeenRecord, TailRecord, TailTopic
 from streams.core.status import WorkerStatus
 from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, TOPIC, is_receipt
 
@@ -28,7 +28,11 @@ LISTS_BYTES_MAX = 64 << 20
 TITLES_MAX = 200_000
 TITLE_CHARS_MAX = 200
 WORKERS_MAX = 100
+LISTS_BEFORE_MAX = 4000
+LISTS_BEFORE_BYTES_MAX = 16 << 20
 DEAD_LETTERS_MAX = 50
+TAIL_MAX = 200
+TAIL_CHARS_MAX = 4000
 REASONS_MAX = 100
 EXCERPT_CHARS_MAX = 200
 EVENTS_SHOWN = 20
@@ -86,13 +90,20 @@ class LatestLists:
     def __len__(self) -> int:
         return len(self._lists)
 
-    def put(self, key: bytes, record: SeenRecord) -> None:
-        """Replaces the user's list."""
+    def put(self, key: bytes, record: SeenRecord) -> SeenRecord | None:
+        """Replaces the user's list; returns the one of before."""
         before = self._lists.pop(key, None)
         self._bytes += _size(key, record) - (_size(key, before) if before is not None else 0)
         self._lists[key] = record
         while len(self._lists) > self._lists_max or self._bytes > self._bytes_max:
             self._bytes -= _size(*self._lists.popitem(last=False))
+        return before
+
+    def drop(self, key: bytes) -> None:
+        """Forgets the user's list, if there is one."""
+        record = self._lists.pop(key, None)
+        if record is not None:
+            self._bytes -= _size(key, record)
 
     def get(self, key: bytes) -> SeenRecord | None:
         """The user's list, if it is among the newest."""
@@ -103,6 +114,27 @@ class LatestLists:
         keys = zip(reversed(self._lists), range(count), strict=False)
         return [key.decode(errors="replace") for key, _ in keys]
 
+    def sample(self, count: int) -> list[SeenRecord]:
+        """The lists that changed last, newest first."""
+        return [record for record, _ in zip(reversed(self._lists.values()), range(count), strict=False)]
+
+
+class Tail:
+    """The newest records of one topic, numbered, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._records: deque[tuple[int, ConsumerRecord]] = deque(maxlen=TAIL_MAX)
+        self._number = 0
+
+    def add(self, record: ConsumerRecord) -> None:
+        """Adds the newest one."""
+        self._number += 1
+        self._records.append((self._number, record))
+
+    def after(self, number: int) -> list[TailRecord]:
+        """Those kept with a greater number, oldest first, shortened for reading."""
+        return [_tail_record(at, record) for at, record in self._records if at > number]
+
 
 class Observed:
     """Everything that was read since the observer connected."""
@@ -110,6 +142,8 @@ class Observed:
     def __init__(self, topics: Topics, group: str) -> None:
         self.events = RecentEvents()
         self.lists = LatestLists()
+        self.lists_before = LatestLists(LISTS_BEFORE_MAX, LISTS_BEFORE_BYTES_MAX)
+        self.tails: dict[TailTopic, Tail] = {"events": Tail(), "recommendations": Tail(), "dead-letters": Tail()}
         self.titles: dict[str, str] = {}
         self.workers: dict[str, WorkerStatus] = {}
         self._group = group
@@ -134,12 +168,19 @@ class Observed:
         return DeadLetterTally(dict(self._reasons), list(self._dead_letters), complete)
 
     def _add_event(self, record: ConsumerRecord) -> None:
+        self.tails["events"].add(record)
         if record.key is not None:
             self.events.add(record.key, seen_record(record))
 
     def _add_list(self, record: ConsumerRecord) -> None:
-        if record.key is not None:
-            self.lists.put(record.key, seen_record(record))
+        self.tails["recommendations"].add(record)
+        if record.key is None:
+            return
+        before = self.lists.put(record.key, seen_record(record))
+        if before is not None and before.value is not None and record.value is not None:
+            self.lists_before.put(record.key, before)
+        elif record.value is None:
+            self.lists_before.drop(record.key)
 
     def _add_item(self, record: ConsumerRecord) -> None:
         if record.key is None:
@@ -169,6 +210,7 @@ class Observed:
     def _add_dead_letter(self, record: ConsumerRecord) -> None:
         if is_receipt(record.headers):
             return
+        self.tails["dead-letters"].add(record)
         headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         reason = headers.get(REASON, "no reason given")
         known = reason in self._reasons or len(self._reasons) < REASONS_MAX
@@ -190,6 +232,18 @@ class Observed:
 def seen_record(record: ConsumerRecord) -> SeenRecord:
     """The record as the page's side knows it."""
     return SeenRecord(record.topic, record.partition, record.offset, record.timestamp, record.value)
+
+
+def _tail_record(number: int, record: ConsumerRecord) -> TailRecord:
+    return TailRecord(
+        number,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        _excerpt(record.key),
+        None if record.value is None else record.value[:TAIL_CHARS_MAX].decode(errors="replace"),
+        {name: (value or b"")[:EXCERPT_CHARS_MAX].decode(errors="replace") for name, value in record.headers},
+    )
 
 
 def _size(key: bytes, record: SeenRecord) -> int:

@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from streams.core.errors import AccessDenied
 from streams.core.observation import (
     Connection,
     ConnectionState,
@@ -23,12 +24,16 @@ from streams.core.observation import (
     PartitionOffsets,
     SearchState,
     SeenRecord,
+    TailRecord,
+    TailTopic,
     UserObservation,
 )
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import CONSUMER_STOP_S, bounded, client_options, pace_metadata_updates
 from streams.kafka.lookback import look_back
 from streams.kafka.observed import EVENTS_MAX, EVENTS_SHOWN, LISTS_MAX, RECENT_USERS, Observed
 from streams.kafka.offsets import OffsetPoller
+from streams.kafka.profile_paths import ProfilePaths
 from streams.kafka.reader import reader
 from streams.kafka.topics import Topics
 
@@ -88,6 +93,7 @@ class KafkaObserver:
         self._partitions: dict[str, int] = {}
         self._looked_back: OrderedDict[str, _LookedBack] = OrderedDict()
         self._searches: dict[str, asyncio.Task[None]] = {}
+        self._paths = ProfilePaths(settings, self._topics.profiles, self._now_ms)
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,7 +105,7 @@ class KafkaObserver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops within a few seconds, also while Kafka is away."""
-        tasks = [task for task in (self._running, *self._searches.values()) if task is not None]
+        tasks = [task for task in (self._running, *self._searches.values(), *self._paths.reads) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -126,6 +132,7 @@ class KafkaObserver:
         key = user_id.encode()
         events = self._observed.events.of(key)
         recommendation = self._observed.lists.get(key)
+        before = self._observed.lists_before.get(key)
         search: SearchState = "none"
         if recommendation is None or len(events) < EVENTS_SHOWN:
             search = self._search_state(user_id)
@@ -133,8 +140,22 @@ class KafkaObserver:
             if past is not None:
                 oldest = events[0].offset if events else None
                 events = [e for e in past.events if oldest is None or e.offset < oldest] + events
+                before = before or past.recommendation
                 recommendation = recommendation or past.recommendation
-        return UserObservation(user_id, events[-EVENTS_SHOWN:], recommendation, search)
+        if before is not None and recommendation is not None and before.offset >= recommendation.offset:
+            before = None
+        profiles = []
+        if recommendation is not None and recommendation.value is not None:
+            profiles = self._paths.of(user_id, recommendation.offset, self._partitions[self._topics.recommendations])
+        return UserObservation(user_id, events[-EVENTS_SHOWN:], recommendation, search, before, profiles)
+
+    def lists(self, count: int) -> list[SeenRecord]:
+        """The newest lists of the users whose lists changed last, newest first."""
+        return self._observed.lists.sample(count)
+
+    def tail(self, topic: TailTopic, after: int) -> list[TailRecord]:
+        """The newest records of a topic whose number is greater than `after`, oldest first."""
+        return self._observed.tails[topic].after(after)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -164,6 +185,9 @@ class KafkaObserver:
                 continue
             except (KafkaError, OSError) as error:
                 self._mark_failed(error)
+                verdict = await diagnosed(self._settings, error)
+                if isinstance(verdict, AccessDenied):
+                    self._mark("unreachable", str(verdict))
             backoff_s = BACKOFF_S_FIRST if polled_at != self._polled_at else min(2 * backoff_s, BACKOFF_S_MAX)
             await asyncio.sleep(backoff_s)
 
@@ -197,6 +221,7 @@ class KafkaObserver:
         self._observed = Observed(self._topics, self._settings.group)
         self._dead_letters_counted = False
         self._looked_back.clear()
+        self._paths.clear()
 
     async def _wait_for_topics(self, admin: AIOKafkaAdminClient) -> dict[str, int]:
         """Partition counts of the topics that the page reads, once all of them exist."""

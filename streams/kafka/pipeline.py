@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from streams.kafka.clients import client_options, close_producer, mark_seen, pac
 from streams.kafka.commit_note import NOTHING_NOTED, CommitNote
 from streams.kafka.forgetting import read_tombstones
 from streams.kafka.late_lists import Plan
+from streams.kafka.traces import NOTHING_TRACED, BatchTrace, Headers, Traces
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -80,6 +81,7 @@ class PipelineHost:
     compute: Callable[..., Awaitable[Any]]
     """Runs a function in the one compute thread."""
     listener: BatchListener
+    traces: Traces | None = None
 
 
 class PartitionPipeline:
@@ -268,7 +270,8 @@ class PartitionPipeline:
         await self._settle()
         prepared = time.perf_counter()
         self.clean = False
-        await self._transact(records, output)
+        trace = self._traced(records, output, prepared - started + sum(waits_s.values()))
+        await self._transact(records, output, trace.headers)
         committed = time.perf_counter()
         self._take_in(records, output)
         self._batcher.committed(len(records) + output.late.lists, committed - started)
@@ -278,7 +281,14 @@ class PartitionPipeline:
             "queue": prepared - started - sum(output.stage_s.values()),
             "transaction": committed - prepared,
         }
+        trace.committed(stage_s)
         self._host.listener.committed(records, output, stage_s)
+
+    def _traced(self, records: list[ConsumerRecord], output: Output, waited_s: float) -> BatchTrace:
+        traces = self._host.traces
+        if traces is None:
+            return NOTHING_TRACED
+        return traces.batch(records, output.lists_newest.tolist(), waited_s, self._host.topics.recommendations)
 
     async def _take_up_forgetting(self) -> None:
         """Whoever was to be forgotten while nobody, or somebody else, had the partition."""
@@ -307,7 +317,7 @@ class PartitionPipeline:
             await self._host.compute(processor.apply, output)
             return
         self.clean = False
-        await self._transact([], output)
+        await self._transact([], output, {})
         self._take_in([], output)
         logger.info("partition %d has forgotten %d users", self.partition.partition, len(output.profiles))
 
@@ -396,7 +406,7 @@ class PartitionPipeline:
         records: list[ConsumerRecord] = fetched.get(self.partition, [])
         return records
 
-    async def _transact(self, records: list[ConsumerRecord], output: Output) -> None:
+    async def _transact(self, records: list[ConsumerRecord], output: Output, headers: Mapping[bytes, Headers]) -> None:
         """Rule 3: outputs, changelog and offsets in one transaction. No abort on failure: the next
         `InitProducerId`, ours or the next owner's, aborts what is open, whatever state this client is in.
 
@@ -410,7 +420,9 @@ class PartitionPipeline:
         sends: list[asyncio.Future[Any]] = []
         try:
             await producer.begin_transaction()
-            await self._send(recommendations, ((key, value, []) for key, value in output.lists), sends)
+            await self._send(
+                recommendations, ((key, value, headers.get(key, [])) for key, value in output.lists), sends
+            )
             lists_end = len(sends)
             changelog_records = await self._send(profiles, ((key, value, []) for key, value in output.profiles), sends)
             await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters), sends)

@@ -30,7 +30,9 @@ from streams.kafka.late_lists import ALL_LISTED, OWED_MAX, LateLists
 from streams.kafka.partitioner import murmur2_partition
 from streams.recommend.asked import NO_EVENT
 from streams.recommend.explain import recommended_lists
+from streams.recommend.rerank import ShortBecause
 from streams.recommend.reverse import ReverseRefreshes
+from streams.recommend.shown_lists import list_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +161,7 @@ class Processor:
             self.engine.forget([tombstone.user_id for tombstone in output.forgotten])
             self.forgetting.done(output.partition, output.forgotten)
         if output.refresh is not None:
-            self.engine.apply(output.refresh)
+            self.engine.apply(output.refresh, output.late.numbered_from)
         listed = [] if output.refresh is None else output.refresh.listed.users
         return self.late.apply(output.late, listed, output.partition)
 
@@ -202,7 +204,7 @@ class Processor:
         decoded = decode_items(records)
         if decoded.upserts:
             self.engine.describe(decoded.upserts)
-        self.engine.catalogue.withdraw(decoded.tombstones)
+        self.engine.withdraw(decoded.tombstones)
         return len(decoded.rejects)
 
     def load_users(self, records: Sequence[ConsumerRecord]) -> int:
@@ -320,8 +322,10 @@ class Processor:
         cosines = np.round(refresh.similarities[:, : self._neighbours].astype(np.float64), 6).tolist()
         categories = engine.catalogue.facts.category_names
         ranked: list[list[RecommendedItem]] = [[] for _ in listed.users]
+        short: list[int] = [ShortBecause.NOT for _ in listed.users]
         if ranking is not None:
             ranked = recommended_lists(ranking, users, items, categories, engine.store.facts.names_of(ranking.groups))
+            short = ranking.short_because.tolist()
         lists: list[Keyed] = []
         for row, witness in enumerate(_witnesses(listed, batch, late)):
             recommendation = Recommendation(
@@ -338,6 +342,7 @@ class Processor:
                     if slot >= 0
                 ],
                 items=ranked[row],
+                short_because=ShortBecause(short[row]).word or msgspec.UNSET,
             )
             lists.append((listed.users[row].encode(), encode_recommendation(recommendation)))
         return lists
@@ -350,12 +355,13 @@ def _witnesses(listed: ProfileUpdate, batch: _Batch, late: Late) -> list[_Witnes
     slots = listed.slots.tolist()
     found = []
     for row, last in enumerate(listed.last_events.tolist()):
-        name = f"{batch.partition}-{offsets[row]}"
         if last != NO_EVENT:
+            name = list_name(batch.partition, offsets[row])
             found.append(_Witness(name, "event", offsets[row], batch.events[last].timestamp))
             continue
         cause: Literal["event", "neighbour"] = "neighbour" if slots[row] in reverse else "event"
-        found.append(_Witness(f"{name}-{number}", cause, offsets[row], latest_ms[row]))
+        name = list_name(batch.partition, offsets[row], number)
+        found.append(_Witness(name, cause, offsets[row], latest_ms[row]))
         number += 1
     return found
 

@@ -11,9 +11,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import BrokerUnavailable, UsageError
+from streams.kafka.access import diagnosed
 from streams.kafka.partitioner import murmur2_partition
 from streams.kafka.reader import reader
-from streams.kafka.topics import list_topics, unreachable
+from streams.kafka.topics import list_topics
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -43,7 +44,7 @@ async def open_topic(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOK
             consumer.assign(partitions)
             yield consumer, partitions
     except (KafkaError, TimeoutError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
 
 
 async def read_until(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,4 +50,6 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else SCHEMA_DIR)
+    arguments = argparse.ArgumentParser(description="Writes the JSON Schema of the public messages.")
+    arguments.add_argument("folder", nargs="?", type=Path, default=SCHEMA_DIR, help="default: %(default)s")
+    write(arguments.parse_args().folder)

@@ -15,13 +15,18 @@ import numpy as np
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
+from streams.core.errors import AccessDenied, PartitionLost
+from streams.core.status import FRESHNESS_EDGES_MS as SHOWN_EDGES_MS
 from streams.core.status import PartitionStatus, Quantiles, WorkerState, WorkerStatus, WorkerTotals
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
 from streams.kafka.index_health import export_index
 from streams.kafka.model_watch import export_model
 from streams.kafka.weights_watch import export_weights, list_quality
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streams.config import Settings
     from streams.kafka.consumer_group import PipelineGroup
     from streams.kafka.index_health import IndexHealth
@@ -88,10 +93,11 @@ class WorkerFigures:
         self._batches += 1
         self._export(records, output, stage_s, now_s)
 
-    def restarted(self, partition: int, error: BaseException) -> None:  # noqa: ARG002 - the pipeline logs which and why
+    def restarted(self, partition: int, error: BaseException) -> None:  # noqa: ARG002 - the pipeline logs which
         """Counts a pipeline that was rebuilt from the log."""
+        cause = "fenced" if isinstance(error, PartitionLost) else "error"
         self._restarts += 1
-        self._metrics.counter("nearstream_session_restarts_total").inc()
+        self._metrics.counter("nearstream_session_restarts_total", cause=cause).inc()
 
     def totals(self, reverse: ReverseRefreshes | None = None, owed_overflows: int = 0) -> WorkerTotals:
         """Counts since the worker started, with what the queue of reverse refreshes counts itself."""
@@ -109,6 +115,7 @@ class WorkerFigures:
             shed={kind: count for kind, count in shed.items() if count},
             coalesced=self._coalesced + (0 if reverse is None else reverse.coalesced),
             owed_overflows=owed_overflows,
+            freshness_counts=self._freshness_counts(),
         )
 
     def rates(self, now_s: float) -> tuple[float, float]:
@@ -140,6 +147,13 @@ class WorkerFigures:
             return None
         place = int(np.searchsorted(np.cumsum(self._freshness_bins), quantile * total))
         return round(float(FRESHNESS_EDGES_MS[min(place, len(FRESHNESS_EDGES_MS) - 1)]), 1)
+
+    def _freshness_counts(self) -> list[int]:
+        """The bins since the start, gathered into those that the page shows."""
+        ends = np.searchsorted(FRESHNESS_EDGES_MS, SHOWN_EDGES_MS, side="right")
+        below = np.concatenate([[0], np.cumsum(self._freshness_bins)])[[*ends, len(self._freshness_bins)]]
+        counts: list[int] = np.diff(below, prepend=0).tolist()
+        return counts
 
     def _window(self, now_s: float) -> list[_Batch]:
         while self._recent and self._recent[0].at_s < now_s - WINDOW_S:
@@ -215,6 +229,7 @@ class StatusReporter:
         self.models: ModelWatch | None = None
         self.late: LateLists | None = None
         self.kafka_answers = True
+        self.on_denied: Callable[[AccessDenied], None] | None = None
         self._settings = settings
         self._topics = topics
         self._worker = worker
@@ -253,10 +268,17 @@ class StatusReporter:
             if self.kafka_answers:
                 logger.warning("Kafka at %s does not answer: %r", self._settings.bootstrap, error)
             self.kafka_answers = False
+            await self._look_for_denial(error)
         else:
             if not self.kafka_answers:
                 logger.info("Kafka answers again")
             self.kafka_answers = True
+
+    async def _look_for_denial(self, error: BaseException) -> None:
+        """A login that was withdrawn, or a certificate that ran out, is no outage that passes."""
+        verdict = await diagnosed(self._settings, error)
+        if isinstance(verdict, AccessDenied) and self.on_denied is not None:
+            self.on_denied(verdict)
 
     async def stop(self) -> None:
         """Says goodbye and closes the producer, in bounded time."""
@@ -292,7 +314,13 @@ class StatusReporter:
             index=None if self.index_health is None else self.index_health.status(),
             folder=None if self.models is None else self.models.status(),
             quality=list_quality(self._engine),
+            saved_s_ago=self._saved_s_ago(now_s),
         )
+
+    def _saved_s_ago(self, now_s: float) -> float | None:
+        if self.saver is None or self.saver.saved_at_s is None:
+            return None
+        return round(now_s - self.saver.saved_at_s, 1)
 
     def _current_state(self) -> WorkerState:
         if self.state != "running":

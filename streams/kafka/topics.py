@@ -10,7 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.errors import TopicAlreadyExistsError as TopicAlreadyExists
 
-from streams.core.errors import BrokerUnavailable, UsageError
+from streams.core.errors import UsageError
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options
 
 if TYPE_CHECKING:
@@ -89,13 +90,14 @@ async def create_topics(settings: Settings) -> list[str]:
     Raises:
         UsageError: a topic exists with a partition count that breaks co-partitioning, or creation was refused.
         BrokerUnavailable: Kafka does not answer.
+        AccessDenied: it answers and refuses us, or we do not trust it.
     """
     wanted = Topics(settings.prefix).definitions(settings.partitions)
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     try:
         present = await _partition_counts(admin, list(wanted))
         missing = [name for name in wanted if name not in present]
@@ -118,12 +120,13 @@ async def list_topics(settings: Settings) -> dict[str, int]:
 
     Raises:
         BrokerUnavailable: Kafka does not answer.
+        AccessDenied: it answers and refuses us, or we do not trust it.
     """
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     try:
         return await _partition_counts(admin, list(Topics(settings.prefix).definitions(1)))
     finally:
@@ -147,14 +150,6 @@ def check_copartitioned(counts: dict[str, int], topics: Topics) -> None:
         )
 
 
-def unreachable(settings: Settings, error: BaseException) -> BrokerUnavailable:
-    """The error that says where Kafka was looked for and what to do."""
-    return BrokerUnavailable(
-        f"No Kafka answers at {settings.bootstrap} ({type(error).__name__}). Start one with "
-        "`nearstream kafka start`, or set --bootstrap / NEARSTREAM_BOOTSTRAP to yours."
-    )
-
-
 async def _until_known(admin: AIOKafkaAdminClient, settings: Settings, names: list[str]) -> None:
     """Waits until brokers tell of the topics: Kafka answers a creation before they do."""
     try:
@@ -164,7 +159,7 @@ async def _until_known(admin: AIOKafkaAdminClient, settings: Settings, names: li
                     return
                 await asyncio.sleep(KNOWN_POLL_S)
     except TimeoutError as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:

@@ -19,13 +19,16 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import CorruptState
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
 from streams.kafka.records import read_all
-from streams.kafka.topics import DAY_MS, Topics, unreachable
+from streams.kafka.topics import DAY_MS, Topics
 from streams.recommend.fusion import HISTORY_SEGMENTS, TYPE_SEGMENTS, FusionWeights
+from streams.recommend.position_bias import PositionBias
 
 if TYPE_CHECKING:
     from streams.config import Settings
+    from streams.recommend.fusion import Doubles
 
 SCHEMA = 1
 COMMAND_KEY = "command"
@@ -69,6 +72,9 @@ class WeightsRecord(msgspec.Struct, array_like=True, frozen=True):
     reset_ms: int
     """The reset that these weights began with, 0 without one."""
     frozen: bool
+    reactions: bytes = b""
+    """The counts of `PositionBias`; empty where places make no difference, and in records of before there were any."""
+    exploration: float = 0.0
 
 
 class Learned(NamedTuple):
@@ -80,6 +86,10 @@ class Learned(NamedTuple):
     written_ms: int
     reset_ms: int
     frozen: bool
+    reactions: Doubles | None = None
+    """The counts of `PositionBias`; None where places make no difference."""
+    exploration: float = 0.0
+    """Share of the lists that try a pair of items."""
 
 
 class Mean(NamedTuple):
@@ -89,6 +99,8 @@ class Mean(NamedTuple):
     lessons: int
     """Of one of those workers, on average: what everybody begins with must not count for all of them together."""
     workers: int
+    reactions: Doubles | None = None
+    """Of those workers that count any, as many as one of them has."""
 
 
 class WeightsState(NamedTuple):
@@ -117,6 +129,8 @@ def encode_weights(learned: Learned) -> bytes:
         written_ms=learned.written_ms,
         reset_ms=learned.reset_ms,
         frozen=learned.frozen,
+        reactions=b"" if learned.reactions is None else np.ascontiguousarray(learned.reactions, "<f8").tobytes(),
+        exploration=learned.exploration,
     )
     return msgspec.msgpack.encode(record)
 
@@ -145,7 +159,16 @@ def decode_weights(value: bytes) -> Learned:
     )
     if not all(np.isfinite(part).all() for part in weights) or record.lessons < 0:
         raise CorruptState("Expected finite weights and no less than 0 lessons, came others. Reset the weights.")
-    return Learned(tuple(record.sources), weights, record.lessons, record.written_ms, record.reset_ms, record.frozen)
+    return Learned(
+        tuple(record.sources),
+        weights,
+        record.lessons,
+        record.written_ms,
+        record.reset_ms,
+        record.frozen,
+        _reactions_of(record.reactions),
+        record.exploration,
+    )
 
 
 def encode_command(command: WeightsCommand) -> bytes:
@@ -180,7 +203,9 @@ def mean_weights(learned: Iterable[Learned], sources: tuple[str, ...], reset_ms:
     lessons = round(float(shares.mean()))
     shares /= shares.sum()
     parts = zip(*(each.weights for each in counted), strict=True)
-    return Mean(FusionWeights(*(np.tensordot(shares, np.stack(part), 1) for part in parts)), lessons, len(counted))
+    weights = FusionWeights(*(np.tensordot(shares, np.stack(part), 1) for part in parts))
+    reactions = [each.reactions for each in counted if each.reactions is not None]
+    return Mean(weights, lessons, len(counted), np.mean(reactions, axis=0) if reactions else None)
 
 
 def is_silent(learned: Learned, now_ms: int) -> bool:
@@ -235,7 +260,7 @@ async def give_command(settings: Settings, change: Callable[[WeightsCommand, int
         finally:
             await close_producer(producer)
     except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+        raise await diagnosed(settings, error) from error
     return command
 
 
@@ -259,6 +284,15 @@ async def weights_producer(settings: Settings) -> AIOKafkaProducer:
 async def send(producer: AIOKafkaProducer, topics: Topics, key: str, value: bytes) -> None:
     """Returns when Kafka has the record. Raises aiokafka's KafkaError when it does not take it."""
     await producer.send_and_wait(topics.weights, value, key=key.encode(), partition=0)
+
+
+def _reactions_of(written: bytes) -> Doubles | None:
+    if not written:
+        return None
+    try:
+        return PositionBias.of(np.frombuffer(written, "<f8").reshape(3, -1)).counts
+    except ValueError as error:
+        raise CorruptState(f"Expected counts of reactions, came others ({error}). Reset the weights.") from None
 
 
 def _check_schema(schema: int) -> None:

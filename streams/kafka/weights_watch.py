@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from streams.kafka.topics import Topics
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine
+    from streams.recommend.fusion import FusionWeights
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class WeightsWatch:
             return None
         mean = mean_weights(heard.values(), self._engine.sources, self._command.reset_ms, self._now_ms())
         if mean is not None:
-            await self._compute(self._engine.take_weights, mean.weights, mean.lessons)
+            await self._compute(self._engine.take_weights, mean.weights, mean.lessons, mean.reactions)
             logger.info("begins with the weights that %d workers have learned", mean.workers)
         return mean
 
@@ -142,7 +143,16 @@ class WeightsWatch:
         written = _Written(engine.lessons, engine.weights_reset_ms, engine.frozen)
         if weights is None or (written == self._written and now_s - self._written_s < UNCHANGED_S_MAX):
             return None
-        return Learned(engine.sources, weights, engine.lessons, self._now_ms(), engine.weights_reset_ms, engine.frozen)
+        return Learned(
+            engine.sources,
+            weights,
+            engine.lessons,
+            self._now_ms(),
+            engine.weights_reset_ms,
+            engine.frozen,
+            engine.reactions,
+            0.0 if engine.feedback is None else engine.feedback.exploration,
+        )
 
     def wrote(self, learned: Learned) -> None:
         """The record is on the topic."""
@@ -207,7 +217,12 @@ def list_quality(engine: Engine) -> ListQuality | None:
         lessons=quality.lessons,
         weights_lessons=engine.lessons,
         frozen=engine.frozen,
+        weights={} if engine.weights is None else _by_source(engine.sources, engine.weights),
     )
+
+
+def _by_source(sources: Sequence[str], weights: FusionWeights) -> dict[str, float]:
+    return {source: round(float(sum(pair)), 3) for source, pair in zip(sources, weights.shared.tolist(), strict=True)}
 
 
 def export_weights(metrics: Metrics, engine: Engine) -> None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import BrokerUnavailable
+from streams.core.errors import AccessDenied, BrokerUnavailable
+from streams.kafka.access import diagnosed
 from streams.kafka.clients import bounded
 from streams.kafka.consumer_group import PipelineGroup
 from streams.kafka.dead_letter import DeadLetterBound
+from streams.kafka.image_watch import ImageSource, ImageWatch
 from streams.kafka.index_health import IndexHealth, watch_index
 from streams.kafka.model_watch import ModelSource, ModelWatch
 from streams.kafka.processor import Processor
@@ -27,7 +29,8 @@ from streams.kafka.rules_watch import RulesWatch
 from streams.kafka.saver import MemorySaver
 from streams.kafka.status import StatusReporter, WorkerFigures
 from streams.kafka.tail import TopicTail
-from streams.kafka.topics import Topics, check_copartitioned, list_topics, unreachable
+from streams.kafka.topics import Topics, check_copartitioned, list_topics
+from streams.kafka.traces import open_traces
 from streams.kafka.weights_watch import INTERVAL_S, WeightsWatch
 
 if TYPE_CHECKING:
@@ -56,7 +59,8 @@ class Worker:
     while starting and where saving is switched off.
     `start` returns once the worker has joined its group; `failed` completes when it must not go on. A `listener`
     hears of the batches instead of the worker's own figures; `stage_clock` times the stages of the compute thread.
-    A model that comes into the folder `models` is swapped in while the worker runs. What was learned of the sources is
+    A model that comes into the folder `models` is swapped in while the worker runs; one that sees images is shown those
+    of `images`. What was learned of the sources is
     written every `weights_interval_s` seconds, never when that is 0.
     """
 
@@ -68,6 +72,7 @@ class Worker:
         listener: BatchListener | None = None,
         stage_clock: Callable[[], float] = time.perf_counter,
         models: ModelSource | None = None,
+        images: ImageSource | None = None,
         weights_interval_s: float = INTERVAL_S,
     ) -> None:
         now_s = time.time()
@@ -86,8 +91,11 @@ class Worker:
         # Rule 7: encoder, index and ranking run in one thread; the event loop only moves bytes.
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self.saver: MemorySaver | None = None
+        self._traces = open_traces(settings, self.name)
         self._models = None if models is None else self._new_model_watch(models)
         self.reporter.models = self._models
+        self._images = None if images is None else ImageWatch(images, engine, self._compute_thread, metrics)
+        self.reporter.on_denied = self._fail
         self._index_health: IndexHealth | None = None
         self._tails: list[TopicTail] = []
         self._group: PipelineGroup | None = None
@@ -117,6 +125,7 @@ class Worker:
 
         Raises:
             UsageError: topics are missing or not co-partitioned.
+            AccessDenied: Kafka answers and refuses us, or we do not trust it.
             CorruptState: the changelog cannot be read.
         """
         partitions = await self._when_kafka_answers(self._check_topics)
@@ -139,7 +148,9 @@ class Worker:
             None if recalled is None else recalled.offsets,
         )
         self.reporter.late = processor.late
-        self._group = PipelineGroup(self._settings, self.topics, changelog, processor, self._compute, self._listener)
+        self._group = PipelineGroup(
+            self._settings, self.topics, changelog, processor, self._compute, self._listener, self._traces
+        )
         if self._rules is not None:
             await self._rules.look()
             self._watching = asyncio.create_task(self._rules.run(), name="rules-watch")
@@ -155,6 +166,8 @@ class Worker:
             self.reporter.saver = self.saver
         if self._models is not None:
             self._models.start()
+        if self._images is not None:
+            self._images.start()
         for future in (self._group.fatal, *(tail.failure for tail in (items, users, *weights, changelog))):
             future.add_done_callback(self._on_failure)
 
@@ -181,8 +194,12 @@ class Worker:
             await asyncio.wait({self._watching})
         if self._models is not None:
             await asyncio.to_thread(self._models.stop)
+        if self._images is not None:
+            await asyncio.to_thread(self._images.stop)
         if self._index_health is not None:
             await asyncio.to_thread(self._index_health.stop)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         await asyncio.gather(self.reporter.stop(), self._weights.stop(), *(tail.stop() for tail in self._tails))
 
     async def _recalled(self, partitions: int) -> tuple[MemoryPlace | None, Recalled | None]:
@@ -215,11 +232,12 @@ class Worker:
             try:
                 return await attempt()
             except (KafkaError, BrokerUnavailable, OSError) as error:
+                verdict = error if isinstance(error, BrokerUnavailable) else await diagnosed(self._settings, error)
+                if isinstance(verdict, AccessDenied):
+                    raise verdict from error
                 state = self.reporter.state
                 self.reporter.state = "broker-unreachable"
-                self.reporter.message = str(
-                    error if isinstance(error, BrokerUnavailable) else unreachable(self._settings, error)
-                )
+                self.reporter.message = str(verdict)
                 logger.warning("%s Next try in %.1f s.", self.reporter.message, delay_s)
                 await asyncio.sleep(delay_s)
                 self.reporter.state = state
@@ -251,10 +269,12 @@ class Worker:
         logger.info("restoring %s: %d of %d", topic, done, total)
 
     def _on_failure(self, future: asyncio.Future[None]) -> None:
-        if future.cancelled() or self.failed.done():
-            return
-        error = future.exception()
+        error = None if future.cancelled() else future.exception()
         if error is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
             self.reporter.message = str(error)
             self.failed.set_exception(error)
 

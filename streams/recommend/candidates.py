@@ -77,15 +77,18 @@ def gather_candidates(
     hidden: Hidden,
     available: NDArray[np.bool_],
     per_source: int,
+    limits: Slots | None = None,
 ) -> Candidates:
     """The union of what all sources propose, with the neighbours' votes for each item.
 
     The neighbours propose `per_source` items at most; `proposed` (u, p) comes from the other personal sources, padded
     with -1 and already without hidden items; `by_trend` (t, m) is shared by all users, a row a trend, best first,
-    padded with -1: each user gets the first `per_source` of a row that are not hidden. No item comes twice.
+    padded with -1: each user gets the first `limits` (t,) of a row that are not hidden, `per_source` without limits. No
+    item comes twice.
     """
     users = len(neighbourhood.slots)
-    width = per_source + proposed.shape[1] + len(by_trend) * per_source
+    limits = np.full(len(by_trend), per_source, np.int32) if limits is None else limits
+    width = per_source + proposed.shape[1] + int(limits.sum())
     found = Candidates(
         items=np.full((users, width), -1, np.int32),
         votes=np.zeros((users, width)),
@@ -102,7 +105,7 @@ def gather_candidates(
         vote_weight=np.zeros(votes_max),
         voted=np.zeros(votes_max, np.int32),
     )
-    _gather(neighbourhood, proposed, by_trend, hidden, available, per_source, scratch, found)
+    _gather(neighbourhood, proposed, by_trend, limits, hidden, available, per_source, scratch, found)
     return found
 
 
@@ -111,6 +114,7 @@ def _gather(
     neighbourhood: Neighbourhood,
     proposed: Slots,
     by_trend: Slots,
+    limits: Slots,
     hidden: Hidden,
     available: NDArray[np.bool_],
     per_source: int,
@@ -129,7 +133,7 @@ def _gather(
         count = _join(best_items[:best], row, 0, scratch, found)
         count = _join(proposed[row], row, count, scratch, found)
         for trend in range(len(by_trend)):
-            count = _join_allowed(by_trend[trend], per_source, row, count, scratch, found)
+            count = _join_allowed(by_trend[trend], limits[trend], row, count, scratch, found)
         _name_voters(votes, row, scratch, found.voters)
         _clean(own, available, voted, found.items[row], scratch)
 
@@ -242,27 +246,28 @@ def keep_best(
     best: Floats,
     best_slots: Slots,
     best_count: NDArray[np.int32],
+    limits: Slots,
 ) -> None:
     """Merges a block of similarities (rows, items) into the best of each user, where they are above 0.
 
     Row r of the block is user `rows[r]`, column c is item `slots[c]`; `best` and `best_slots` (u, c) are heaps of
-    `best_count` entries.
+    `best_count` entries, at most `limits` (u,), which are 1 to c for the users of the rows.
     """
     barred = ~eligible
     for index in range(len(rows)):
         row = rows[index]
         own = hidden.items[hidden.offsets[row] : hidden.offsets[row + 1]]
         _bar(own, barred)
-        count = best_count[row]
-        least = best[row, 0] if count == best.shape[1] else SIMILARITY_MIN
+        count, limit = best_count[row], limits[row]
+        least = best[row, 0] if count == limit else SIMILARITY_MIN
         for column in range(len(slots)):
             similarity = similarities[index, column]
             if not similarity >= least:
                 continue
             slot = slots[column]
             if not barred[slot]:
-                count = _offer(best[row], best_slots[row], count, similarity, slot)
-                if count == best.shape[1]:
+                count = _offer(best[row, :limit], best_slots[row, :limit], count, similarity, slot)
+                if count == limit:
                     least = best[row, 0]
         best_count[row] = count
         for item in own:

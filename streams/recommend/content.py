@@ -26,9 +26,17 @@ def guided_rows(vectors: Floats, recent_items: Slots, described: NDArray[np.bool
 
 
 def propose_by_content(
-    vectors: Floats, rows: Slots, item_vectors: Floats, eligible: NDArray[np.bool_], hidden: Hidden, count: int
+    vectors: Floats,
+    rows: Slots,
+    item_vectors: Floats,
+    eligible: NDArray[np.bool_],
+    hidden: Hidden,
+    count: int,
+    limits: Slots | None = None,
 ) -> Slots:
     """(u, count) the eligible items of the largest positive cosine for each of `rows`, unordered, padded with -1.
+
+    A user gets at most `limits` (u,) of them, 1 to `count` for those of the rows; without limits `count`.
 
     Exact. Blocked, so that the similarities of a tile stay in the cache; costs only what is eligible, since sparse
     blocks are packed before they are multiplied.
@@ -37,6 +45,7 @@ def propose_by_content(
     best = np.zeros((users, count), np.float32)
     best_slots = np.full((users, count), -1, np.int32)
     best_count = np.zeros(users, np.int32)
+    limits = np.full(users, count, np.int32) if limits is None else limits
     queries = np.zeros((-(-len(rows) // ROWS_PER_TILE) * ROWS_PER_TILE, vectors.shape[1]), np.float32)
     queries[: len(rows)] = vectors[rows]
     memory = np.empty(ROWS_PER_TILE * ITEMS_PER_BLOCK, np.float32)
@@ -46,7 +55,7 @@ def propose_by_content(
         for start in range(0, len(rows) if len(slots) else 0, ROWS_PER_TILE):
             np.matmul(queries[start : start + ROWS_PER_TILE], block.T, out=similarities)
             tile = rows[start : start + ROWS_PER_TILE]
-            keep_best(similarities, slots, tile, hidden, eligible, best, best_slots, best_count)
+            keep_best(similarities, slots, tile, hidden, eligible, best, best_slots, best_count, limits)
     return best_slots
 
 

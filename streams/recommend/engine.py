@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from streams.core.events import PERSON_PREFIX
 from streams.core.updater import ACCEPTED, ProfileUpdate, ProfileUpdater
 from streams.core.user_facts import start_states
 from streams.recommend.asked import rows_of
 from streams.recommend.cooccurrence import Entered
 from streams.recommend.fusion import FusionConfig, FusionWeights
 from streams.recommend.live_quality import LiveQuality
+from streams.recommend.position_bias import PositionBias
 from streams.recommend.ranker import Ranker, checked, segments_of
 from streams.recommend.request import Ranking, RankRequest
 
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from streams.core.events import Event, Item, User
     from streams.core.ports import Floats, ItemEncoder, ProfileEncoder, Slots, VectorIndex
     from streams.core.profile import ProfileColumns, ProfileStore
-    from streams.recommend.fusion import Lessons, Segments
+    from streams.recommend.feedback import ListFeedback, NamedEvents
+    from streams.recommend.fusion import Doubles, Lessons, Segments
     from streams.recommend.ranker import Pool
+    from streams.recommend.rerank import Reranker
     from streams.recommend.reverse import ReverseRefreshes
     from streams.recommend.rules import Rules
     from streams.recommend.views import Views
@@ -40,6 +44,8 @@ LESSONS_MAX = 64
 """Events of one batch that teach; the others are learned from through the profiles alone."""
 GROUPED_EVENTS_MAX = 10
 """From so many events on a user's own history says more than age or country."""
+RULED = "rules/"
+"""Names of the saved arrays that only some rules need begin with it."""
 ALIGN_USERS = 8192
 """Users whose vectors are computed and compared at once."""
 
@@ -81,6 +87,10 @@ class Refresh:
     """What moved the profiles. When another one serves by the time of `apply`, the states are encoded anew."""
     listed: ProfileUpdate
     """The u users who get a list: those of `update`, or those whom `choose` named."""
+    pairs: Slots | None = None
+    """(u,) lower place of the pair of items that each list tries; see `streams.recommend.exploration`."""
+    named: NamedEvents | None = None
+    """The events that may be reactions to lists; None when none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ class Currents(NamedTuple):
     epoch: int
     stream_time_ms: int
     views: Mapping[str, NDArray[np.generic]]
-    """`Views.columns` and the weights of the sources."""
+    """`Views.columns`, the weights of the sources and, where rules count lists, what they counted."""
 
 
 class Engine:
@@ -119,6 +129,7 @@ class Engine:
         ranker: Ranker | None,
         neighbour_candidates: int,
         lessons_max: int | None = LESSONS_MAX,
+        feedback: ListFeedback | None = None,
     ) -> None:
         self.store = store
         self.catalogue = catalogue
@@ -137,6 +148,8 @@ class Engine:
         """Lessons that made the weights of now, with those that other workers had learned when it began with theirs."""
         self.weights_reset_ms = 0
         """When the reset was asked for after which these weights began, epoch ms; 0 without one."""
+        self.feedback = feedback
+        """What people make of published lists; None where nothing is made of it."""
         self.quality = LiveQuality()
         """How well lists foretold what came, of late."""
         self._updater = updater
@@ -179,8 +192,10 @@ class Engine:
         slots, similarities = self._neighbours(asked.slots, asked.vectors)
         asked = asked._replace(neighbour_slots=slots, neighbour_similarities=similarities)
         lap("search")
+        asked = self._ranker.with_interests(asked)
         first = len(teaching)
-        ranking = taught = None
+        ranking = taught = pairs = None
+        named = None if self.feedback is None else self.feedback.named(events, update, self.store)
         if len(asked.slots):
             asked = checked(asked, asked.vectors.shape[1])
             pool = self._ranker.pool(asked)
@@ -188,12 +203,18 @@ class Engine:
                 ranking = self._ranker.choose(
                     pool.rows(slice(first, None)), _rows(asked, first, None), self._now_s(update)
                 )
-            taught = self._taught(update, teaching, pool.rows(slice(first)), _rows(asked, 0, first))
+                if self.feedback is not None:
+                    ranking, pairs = self.feedback.explored(ranking, listed, self._ranker.reranker)
+            counts = None if self.feedback is None else self.feedback.lesson_weights(named, teaching)
+            taught = self._taught(update, teaching, pool.rows(slice(first)), _rows(asked, 0, first), counts)
         lap("rank")
-        return Refresh(update, slots[first:], similarities[first:], ranking, taught, self.encoder, listed)
+        return Refresh(update, slots[first:], similarities[first:], ranking, taught, self.encoder, listed, pairs, named)
 
-    def apply(self, refresh: Refresh) -> None:
-        """Stores a refresh whose transaction is committed, whichever model it was prepared with."""
+    def apply(self, refresh: Refresh, late_from: int = 1) -> None:
+        """Stores a refresh whose transaction is committed, whichever model it was prepared with.
+
+        The lists of users whom no event of the batch moved are named by numbers from `late_from` on.
+        """
         update = refresh.update if refresh.encoder is self.encoder else self._encoded_anew(refresh.update)
         known = update.slots >= 0
         entered_before = np.where(known, self.store.columns.recent_total[update.slots], 0)
@@ -202,6 +223,8 @@ class Engine:
         self._fold(update.users, update.columns, update.columns.recent_total - entered_before)
         self.learn(refresh.taught)
         self._remember(refresh)
+        if self.feedback is not None:
+            self._feed_back(self.feedback, refresh, late_from)
         if self.reverse is not None and refresh.encoder is self.encoder:
             self._follow(self.reverse, refresh)
 
@@ -220,11 +243,16 @@ class Engine:
         """Of the sources, to be read only: the next lesson makes new arrays. None without a ranking."""
         return None if self._ranker is None else self._ranker.weights
 
-    def take_weights(self, weights: FusionWeights, lessons: int) -> None:
-        """Goes on with what others have learned by so many lessons.
+    @property
+    def reactions(self) -> Doubles | None:
+        """The counts of `PositionBias`, to be read only; None where places make no difference."""
+        return None if self.feedback is None else self.feedback.bias.counts
+
+    def take_weights(self, weights: FusionWeights, lessons: int, reactions: Doubles | None = None) -> None:
+        """Goes on with what others have learned by so many lessons, and of places if they did.
 
         Raises:
-            ValueError: the weights are of another number of sources, or not finite.
+            ValueError: the weights are of another number of sources, or not finite; or the reactions do not fit.
         """
         if self._ranker is None:
             return
@@ -233,12 +261,19 @@ class Engine:
             raise ValueError(f"expected weights of {len(mine.shared)} sources, got shapes {[w.shape for w in weights]}")
         if not all(np.isfinite(part).all() for part in weights):
             raise ValueError("expected finite weights, got NaN or infinity")
+        if self.feedback is not None and reactions is not None:
+            self.feedback.bias = PositionBias.of(reactions)
         self._ranker.weights, self.lessons = weights.copy(), lessons
 
     def reset_weights(self, asked_ms: int = 0) -> None:
-        """Begins anew with equal weights, because of a reset that was asked for at `asked_ms`, epoch ms."""
+        """Begins anew with equal weights and nothing known of places.
+
+        Because of a reset that was asked for at `asked_ms`, epoch ms.
+        """
         if self._ranker is not None:
             self._ranker.weights = FusionWeights.start(len(self.sources), self.fusion.start)
+        if self.feedback is not None:
+            self.feedback.bias = PositionBias.start()
         self.lessons, self.weights_reset_ms = 0, max(self.weights_reset_ms, asked_ms)
 
     def load(self, user_ids: Sequence[str], columns: ProfileColumns, excluded: Sequence[tuple[int, ...]]) -> None:
@@ -270,8 +305,20 @@ class Engine:
             self.epoch += 1
             if self._ranker is not None:
                 self._ranker.reranker.forget(np.array(slots, np.int32))
+            if self.feedback is not None:
+                self.feedback.forget(np.array(slots, np.int32))
             if self.reverse is not None:
                 self.reverse.gone(slots, self.store.columns.partition)
+
+    @property
+    def views(self) -> Views:
+        """What is learned from everybody; to be read only."""
+        return self._views
+
+    @property
+    def reranker(self) -> Reranker | None:
+        """Orders the lists and counts them as rules ask for; to be read only. None without a ranking."""
+        return None if self._ranker is None else self._ranker.reranker
 
     @property
     def trend_half_lives_s(self) -> tuple[float, ...]:
@@ -294,6 +341,9 @@ class Engine:
         if self._ranker is not None:
             views |= {f"fusion/{name}": part.copy() for name, part in self._ranker.weights._asdict().items()}
             views["fusion/learned"] = np.array([self.lessons, self.weights_reset_ms], np.int64)
+            views |= {f"{RULED}{name}": part for name, part in self._ranker.reranker.saved().items()}
+        if self.feedback is not None:
+            views["fusion/reactions"] = self.feedback.bias.counts.copy()
         return Currents(self.epoch, self._stream_time_ms, views)
 
     def restore(self, currents: Currents) -> None:
@@ -301,11 +351,18 @@ class Engine:
         self.epoch, self._stream_time_ms = currents.epoch, currents.stream_time_ms
         self._views.restore(currents.views)
         categories = self.catalogue.facts.categories
-        self._views.categorise(np.flatnonzero(categories[:, 0] >= 0).astype(np.int32), categories)
+        categorised = np.flatnonzero(categories[:, 0] >= 0).astype(np.int32)
+        self._views.categorise(categorised, categories)
+        self._views.introduce(categorised, categories, self.catalogue.available)
         if self._ranker is not None and "fusion/shared" in currents.views:
             parts = (np.asarray(currents.views[f"fusion/{name}"], np.float64) for name in FusionWeights._fields)
             self._ranker.weights = FusionWeights(*parts)
             self.lessons, self.weights_reset_ms = np.asarray(currents.views["fusion/learned"]).tolist()
+        if self._ranker is not None:
+            ruled = {name.removeprefix(RULED): part for name, part in currents.views.items() if name.startswith(RULED)}
+            self._ranker.reranker.restore(ruled)
+        if self.feedback is not None and "fusion/reactions" in currents.views:
+            self.feedback.bias = PositionBias.of(currents.views["fusion/reactions"])
 
     def align_index(self) -> None:
         """Makes the index hold the store's users and nobody else, each where its state says.
@@ -329,6 +386,17 @@ class Engine:
         uncategorised = slots[self.catalogue.facts.categories[slots, 0] < 0]
         self.catalogue.put(items)
         self._views.categorise(uncategorised, self.catalogue.facts.categories)
+        self._introduce([item.item_id for item in items])
+
+    def withdraw(self, item_ids: Sequence[str]) -> None:
+        """Items that are gone are recommended no more; see `Catalogue.withdraw`."""
+        self.catalogue.withdraw(item_ids)
+        self._introduce(item_ids)
+
+    def _introduce(self, item_ids: Sequence[str]) -> None:
+        """Tells the views what is known by now of these items of the catalogue."""
+        catalogue = self.catalogue
+        self._views.introduce(catalogue.slots(item_ids), catalogue.facts.categories, catalogue.available)
 
     def describe_users(self, users: Sequence[User], gone: Sequence[str] = ()) -> None:
         """Takes over what the users topic says; states move when their users begin, or are encoded anew."""
@@ -387,6 +455,8 @@ class Engine:
         self._views.warm_up()
         if self._ranker is not None:
             self._ranker.warm_up()
+        if self.feedback is not None:
+            self.feedback.warm_up()
 
     def _encoded_anew(self, update: ProfileUpdate) -> ProfileUpdate:
         """The model was replaced between a batch's computation and its commit."""
@@ -417,6 +487,13 @@ class Engine:
         users = self.store.slots(events.users)[events.rows[accepted]]
         reranker.reacted(users, events.items[accepted], events.types[accepted], events.times_ms[accepted] / 1000.0)
 
+    def _feed_back(self, feedback: ListFeedback, refresh: Refresh, late_from: int) -> None:
+        """Tells which reactions came to the lists of before, then which lists there are now."""
+        feedback.reacted(refresh.named, counted=not self.frozen)
+        if refresh.ranking is not None and refresh.pairs is not None:
+            slots, listed = self.store.slots(refresh.listed.users), refresh.listed
+            feedback.published(slots, listed, refresh.ranking.items, refresh.pairs, late_from)
+
     def _now_s(self, update: ProfileUpdate) -> float:
         """Largest event time seen, epoch seconds."""
         return max(self._stream_time_ms, int(update.events.times_ms.max(initial=0))) / 1000.0
@@ -439,11 +516,18 @@ class Engine:
         self._updater.begin(users, columns)
         excluded = [self.store.excluded.get(slot, ()) for slot in slots.tolist()]
         groups = self._groups(users, columns.recent_total)
-        return _request(slots, self.encoder.vectors(columns.state), columns, excluded, groups)
+        hidden = self._hidden_from(users, excluded)
+        return _request(slots, self.encoder.vectors(columns.state), columns, hidden, groups)
 
     def _after(self, update: ProfileUpdate) -> RankRequest:
         groups = self._groups(update.users, update.columns.recent_total)
-        return _request(update.slots, update.vectors, update.columns, update.excluded, groups)
+        hidden = self._hidden_from(update.users, update.excluded)
+        return _request(update.slots, update.vectors, update.columns, hidden, groups)
+
+    def _hidden_from(self, users: Sequence[str], excluded: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+        """What each user bought or disliked and, where people are items, the user: nobody follows themselves."""
+        own = [self.catalogue.slot_of.get(PERSON_PREFIX + user) for user in users]
+        return [items if slot is None else (*items, slot) for items, slot in zip(excluded, own, strict=True)]
 
     def _groups(self, users: Sequence[str], history_events: NDArray[np.int64]) -> Slots | None:
         """(u, g) groups of those users who have few events; None when nobody is described."""
@@ -455,12 +539,17 @@ class Engine:
         return codes
 
     def _taught(
-        self, update: ProfileUpdate, teaching: NDArray[np.intp], pool: Pool, request: RankRequest
+        self,
+        update: ProfileUpdate,
+        teaching: NDArray[np.intp],
+        pool: Pool,
+        request: RankRequest,
+        counts: Doubles | None,
     ) -> Taught | None:
         if self._ranker is None or not len(teaching):
             return None
         targets = update.events.items[teaching]
-        lessons = self._ranker.learn(pool, request, targets)
+        lessons = self._ranker.learn(pool, request, targets, counts)
         return Taught(teaching.astype(np.int32), pool, segments_of(request), targets, self._ranker.weights, lessons)
 
     def _follow(self, reverse: ReverseRefreshes, refresh: Refresh) -> None:

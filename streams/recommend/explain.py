@@ -10,6 +10,7 @@ import numpy as np
 from streams.core.recommendations import (
     Again,
     BecauseOf,
+    NewIn,
     PopularAmong,
     PopularIn,
     Reason,
@@ -136,8 +137,9 @@ def _made(kind: int, columns: _Columns, rows: Rows, shares: list[float], names: 
             return map(BecauseOf, names.of_items(columns.anchors[rows]), shares)
         case Source.TOGETHER:
             return map(TogetherWith, names.of_items(columns.companions[rows]), shares)
-        case Source.CATEGORY:
-            return map(PopularIn, map(names.categories.__getitem__, columns.categories[rows].tolist()), shares)
+        case Source.CATEGORY | Source.NEWCOMER:
+            made = PopularIn if kind == Source.CATEGORY else NewIn
+            return map(made, map(names.categories.__getitem__, columns.categories[rows].tolist()), shares)
         case Source.GROUP:
             return map(PopularAmong, (names.groups[code] for code in columns.groups[rows].tolist()), shares)
         case _:

@@ -41,6 +41,16 @@ class ExposureWindow:
         shares: NDArray[np.float64] = totals[:-1] / max(totals[-1], np.finfo(np.float64).tiny)
         return shares
 
+    def least_shares(self, lists: int, exposure: float) -> NDArray[np.float64]:
+        """(F,) of each group once so many more lists, each of this exposure, are published without it."""
+        size = len(self._window)
+        leaving = min(max(self._held + lists - size, 0), self._held)
+        oldest = (self._head - self._held + np.arange(leaving)) % size
+        totals = self._window.sum(axis=0) - self._window[oldest].sum(axis=0)
+        all_of_it = totals[-1] + min(lists, size) * exposure
+        shares: NDArray[np.float64] = totals[:-1] / max(all_of_it, np.finfo(np.float64).tiny)
+        return shares
+
     def record(self, exposures: NDArray[np.float64]) -> None:
         """Counts lists (lists, F + 1) that were published, in their order; an empty one is none."""
         lists = len(self._window)

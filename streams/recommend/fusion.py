@@ -104,7 +104,7 @@ class Segments(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """The best n candidates of each user, best first, equals by slot."""
+    """The best n candidates of each user, best first, equals by slot; behind them those that have a reserved place."""
 
     places: Slots
     """(u, n) column of the candidate, -1 past the end."""
@@ -114,18 +114,37 @@ class Fused(NamedTuple):
     """(u, n, S) parts of the score by source, >= 0, their sum is 1."""
 
 
-def fuse(items: Slots, worth: Floats, weights: FusionWeights, segments: Segments, count: int) -> Fused:
+class Reserved(NamedTuple):
+    """How many candidates of some groups must be there, however little they are worth. G groups, at most 31."""
+
+    groups: NDArray[np.int32]
+    """(u, c) bit g is set: the candidate belongs to group g."""
+    least: NDArray[np.int32]
+    """(G,) of each group, as far as there are so many."""
+
+
+def fuse(
+    items: Slots,
+    worth: Floats,
+    weights: FusionWeights,
+    segments: Segments,
+    count: int,
+    reserved: Reserved | None = None,
+) -> Fused:
     """Mixes the opinions `worth` (u, c, S), >= 0, on the candidates `items` (u, c), -1 for none.
 
-    An item that no source knows gets a score just above 0 and all of its shares from the last source.
+    The best `count` come first, then what is `reserved` beyond them. An item whose sources all have a weight of 0 gets
+    a score just above 0 and all of its shares from the one that says most; one that no source knows, from the last.
     """
     users, sources = len(items), worth.shape[2]
+    reserved = Reserved(np.zeros((users, 0), np.int32), np.zeros(0, np.int32)) if reserved is None else reserved
+    width = count + int(reserved.least.sum())
     fused = Fused(
-        places=np.full((users, count), -1, np.int32),
-        scores=np.zeros((users, count), np.float32),
-        shares=np.zeros((users, count, sources), np.float32),
+        places=np.full((users, width), -1, np.int32),
+        scores=np.zeros((users, width), np.float32),
+        shares=np.zeros((users, width, sources), np.float32),
     )
-    _fuse(items, worth, weights, segments, fused)
+    _fuse(items, worth, weights, segments, count, reserved, fused)
     return fused
 
 
@@ -143,16 +162,26 @@ class Lessons(NamedTuple):
 
 
 def learn(
-    items: Slots, worth: Floats, targets: Slots, weights: FusionWeights, segments: Segments, config: FusionConfig
+    items: Slots,
+    worth: Floats,
+    targets: Slots,
+    weights: FusionWeights,
+    segments: Segments,
+    config: FusionConfig,
+    counts: Doubles | None = None,
 ) -> Lessons:
-    """Judges each row's candidates by the item `targets` (l,) that came, then takes one step, row after row."""
+    """Judges each row's candidates by the item `targets` (l,) that came, then takes one step, row after row.
+
+    A step is as long as the lesson `counts` (l,) for, and no longer than `step_max`; None: 1 each.
+    """
     learned = weights.copy()
     ranks = np.full(len(items), MISSED)
     chances = np.zeros(len(items), np.float32)
     top_chances = np.zeros(len(items), np.float32)
     _learn(
         items, worth, targets, learned, segments, np.array([config.learning_rate, config.log_learning_rate]),
-        config.step_max, config.weight_max, ranks, chances, top_chances,
+        config.step_max, config.weight_max, np.ones(len(items)) if counts is None else counts,
+        ranks, chances, top_chances,
     )  # fmt: skip
     return Lessons(learned, ranks, chances, top_chances)
 
@@ -206,7 +235,15 @@ def _utilities(items: Slots, features: Doubles, mixed: Doubles, utilities: Doubl
 
 
 @kernel
-def _fuse(items: Slots, worth: Floats, weights: FusionWeights, segments: Segments, fused: Fused) -> None:
+def _fuse(
+    items: Slots,
+    worth: Floats,
+    weights: FusionWeights,
+    segments: Segments,
+    best: int,
+    reserved: Reserved,
+    fused: Fused,
+) -> None:
     sources = worth.shape[2]
     features = np.zeros((items.shape[1], sources, 2))
     utilities = np.zeros(items.shape[1])
@@ -216,7 +253,9 @@ def _fuse(items: Slots, worth: Floats, weights: FusionWeights, segments: Segment
         _weights_of(weights, segments.history[row], segments.last_type[row], mixed)
         _utilities(items[row], features, mixed, utilities)
         highest = max(mixed.sum(), 1e-12)
-        count = _select(items[row], utilities, fused.places[row])
+        count = _select(items[row], utilities, fused.places[row, :best])
+        if len(reserved.least):
+            count = _reserve(items[row], utilities, reserved.groups[row], reserved.least, count, fused.places[row])
         for rank in range(count):
             column = fused.places[row, rank]
             total = utilities[column]
@@ -228,7 +267,7 @@ def _fuse(items: Slots, worth: Floats, weights: FusionWeights, segments: Segment
                     ) / total
             else:
                 fused.scores[row, rank] = 1e-6
-                fused.shares[row, rank, sources - 1] = 1.0
+                fused.shares[row, rank, _loudest(features[column])] = 1.0
 
 
 @kernel
@@ -255,9 +294,63 @@ def _select(items: Slots, utilities: Doubles, places: Slots) -> int:
 
 
 @kernel
+def _reserve(
+    items: Slots, utilities: Doubles, groups: NDArray[np.int32], least: NDArray[np.int32], count: int, places: Slots
+) -> int:
+    """Adds the best candidates of groups that have too few, best first. Returns how many there are."""
+    missing = least.copy()
+    placed = np.zeros(len(items), np.bool_)
+    for place in range(count):
+        placed[places[place]] = True
+        _cross_off(groups[places[place]], missing)
+    while count < len(places):
+        best = -1
+        for column in range(len(items)):
+            if items[column] < 0 or placed[column] or not _is_missing(groups[column], missing):
+                continue
+            if (
+                best < 0
+                or utilities[column] > utilities[best]
+                or (utilities[column] == utilities[best] and items[column] < items[best])
+            ):
+                best = column
+        if best < 0:
+            break
+        places[count] = best
+        placed[best] = True
+        _cross_off(groups[best], missing)
+        count += 1
+    return count
+
+
+@kernel
+def _cross_off(groups: int, missing: NDArray[np.int32]) -> None:
+    for group in range(len(missing)):
+        missing[group] -= (groups >> group) & 1
+
+
+@kernel
+def _is_missing(groups: int, missing: NDArray[np.int32]) -> bool:
+    found = False
+    for group in range(len(missing)):
+        found |= missing[group] > 0 and bool((groups >> group) & 1)
+    return found
+
+
+@kernel
+def _loudest(features: Doubles) -> int:
+    """The source that says most of an item, the last when none says anything."""
+    best = len(features) - 1
+    for source in range(len(features)):
+        if features[source, 0] > features[best, 0]:
+            best = source
+    return best
+
+
+@kernel
 def _learn(
     items: Slots, worth: Floats, targets: Slots, weights: FusionWeights, segments: Segments, rates: Doubles,
-    step_max: float, weight_max: float, ranks: Doubles, chances: Floats, top_chances: Floats,
+    step_max: float, weight_max: float, counts: Doubles, ranks: Doubles, chances: Floats, top_chances: Floats,
 ) -> None:  # fmt: skip
     sources = worth.shape[2]
     features = np.zeros((items.shape[1], sources, 2))
@@ -281,8 +374,8 @@ def _learn(
         chances[row] = odds[target]
         odds[target] -= 1.0
         for source in range(sources):
-            gradient[source, 0] = np.dot(odds, features[:, source, 0].copy())
-            gradient[source, 1] = np.dot(odds, features[:, source, 1].copy())
+            gradient[source, 0] = counts[row] * np.dot(odds, features[:, source, 0].copy())
+            gradient[source, 1] = counts[row] * np.dot(odds, features[:, source, 1].copy())
         for part in (weights.shared, weights.by_history[history], weights.by_type[last_type]):
             _step(part, gradient, rates, step_max, weight_max)
         # A debt would have to be paid off before the source is heard again.

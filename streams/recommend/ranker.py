@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ from streams.core.ports import Floats, Slots
 from streams.recommend.candidates import Hidden, Neighbourhood, gather_candidates
 from streams.recommend.category_trend import category_mix
 from streams.recommend.content import cosines, guided_rows, nearest_recent, propose_by_content
+from streams.recommend.floor_candidates import nearest_of_floors, popular_of_floors
 from streams.recommend.fusion import FusionConfig, FusionWeights, Lessons, Segments, fuse, learn
+from streams.recommend.interests import find_interests, nearest_of_interest, quotas, raise_to_interests
 from streams.recommend.kernel import PLAIN
 from streams.recommend.repeats import repeat_worth
 from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, source_names
@@ -21,11 +24,14 @@ from streams.recommend.trend import top_slots
 if TYPE_CHECKING:
     from streams.core.catalogue import Catalogue
     from streams.core.profile import ProfileStore
+    from streams.recommend.rules import Rules
     from streams.recommend.views import Views
 
 NO_TYPE = 255
 ITEMS_AN_EVENT = 1000
 """Items that one event pays to look at, for what is popular."""
+NEWCOMERS_SHARE = 0.5
+"""Newcomers proposed, as a share of what each source proposes: they bring many candidates of small chances."""
 RERANKED_MAX = 100
 """Best candidates among which rules and diversity choose."""
 LEAST_MASS = -1e300
@@ -58,7 +64,9 @@ class _Tops(NamedTuple):
     """What everybody likes, as of one moment."""
 
     slots: Slots
-    """(1 + trends, m)"""
+    """(1 + trends + floors, m)"""
+    rules: Rules
+    """Whose floors these are."""
     n: int
     """Asked for; there may be fewer items."""
     folded: int
@@ -92,8 +100,11 @@ class Ranker:
         self._per_source = max(config.candidates, config.list_items)
         self._type_counts = np.zeros(TYPE_CODES_MAX, np.bool_)
         self._type_counts[: len(config.type_weights)] = [weight > 0 for weight in config.type_weights]
+        self._type_weights = np.zeros(TYPE_CODES_MAX)
+        self._type_weights[: len(config.type_weights)] = np.maximum(config.type_weights, 0)
         if not config.type_weights:
             self._type_counts[:] = True
+            self._type_weights[:] = 1.0
         self._tops: _Tops | None = None
         self.sources = source_names([trend.half_life_s for trend in views.trends])
         self.weights = FusionWeights.start(len(self.sources), config.fusion.start)
@@ -112,14 +123,31 @@ class Ranker:
         Raises:
             ValueError: the arrays of the request do not fit each other.
         """
-        request = checked(request, self._catalogue.vectors.shape[1])
+        request = self.with_interests(checked(request, self._catalogue.vectors.shape[1]))
         return self.choose(self.pool(request), request, now_s=0.0)
+
+    def with_interests(self, request: RankRequest) -> RankRequest:
+        """The request with the tastes of its users, where more than one is looked at and they are not there yet."""
+        if self._config.interests == 1 or request.interest_vectors is not None:
+            return request
+        found = find_interests(
+            np.require(request.recent_items, np.int32, PLAIN),
+            np.require(request.recent_count, np.int32, PLAIN),
+            self._type_weights[request.recent_types],
+            self._catalogue.vectors,
+            self._catalogue.described,
+            self._config.interests,
+        )
+        return request._replace(
+            interest_vectors=found.vectors, interest_weights=found.weights, interest_members=found.members
+        )
 
     def choose(self, pool: Pool, request: RankRequest, now_s: float) -> Ranking:
         """The lists that the weights and the rules of now make of a pool. Scores and shares are those before rules."""
         reranker = self.reranker
         depth = max(RERANKED_MAX, self._config.list_items) if reranker.changes_lists else self._config.list_items
-        fused = fuse(pool.items, pool.worth, self.weights, segments_of(request), depth)
+        reserved = reranker.reserved(pool.items)
+        fused = fuse(pool.items, pool.worth, self.weights, segments_of(request), depth, reserved)
         best = _picked(pool.items, fused.places)
         chosen = reranker.rerank(request.slots, best, fused.scores, request.recent_items, request.recent_count, now_s)
         places = _picked(fused.places, chosen.places)
@@ -130,21 +158,20 @@ class Ranker:
             shares=_kept(fused.shares, chosen.places),
             short_because=chosen.short_because,
             voters=_picked(pool.voters, places),
-            anchors=nearest_recent(
-                items,
-                request.recent_items,
-                request.recent_count,
-                self._catalogue.vectors,
-                self._catalogue.described,
-            ),
+            anchors=self._anchors(items, request),
             companions=_picked(pool.companions, places),
             groups=_picked(pool.groups, places),
             categories=_picked(pool.categories, places),
         )
 
-    def learn(self, pool: Pool, request: RankRequest, targets: Slots) -> Lessons:
-        """What the items (u,) that the users of the request chose next teach; the weights stay as they are."""
-        return learn(pool.items, pool.worth, targets, self.weights, segments_of(request), self._config.fusion)
+    def learn(
+        self, pool: Pool, request: RankRequest, targets: Slots, counts: NDArray[np.float64] | None = None
+    ) -> Lessons:
+        """What the items (u,) that the users of the request chose next teach; the weights stay as they are.
+
+        Each lesson counts `counts` (u,) times; None: once.
+        """
+        return learn(pool.items, pool.worth, targets, self.weights, segments_of(request), self._config.fusion, counts)
 
     def pool(self, request: RankRequest) -> Pool:
         """All candidates of a checked request, with every source's opinion on each."""
@@ -156,12 +183,14 @@ class Ranker:
         facts = catalogue.facts.categories
         mix = category_mix(request.recent_items, request.recent_count, facts)
         category_masses = views.category_trend.masses(len(available))
-        n = self._per_source
+        n, wanted = self._per_source, self.reranker.wanted_of_floors(len(request.slots))
         rows = np.flatnonzero(guided).astype(np.int32)
         proposals = [
             propose_by_content(request.vectors, rows, catalogue.vectors, eligible, hidden, n),
+            *self._by_interest(request, eligible, hidden),
             views.together.propose(request.recent_items, request.recent_count, available, hidden, n),
             views.by_category.propose(mix, category_masses, available, hidden, n),
+            views.newcomers.propose(mix, available, hidden, math.ceil(NEWCOMERS_SHARE * n)),
         ]
         grouped = request.group_codes
         if grouped is not None:
@@ -170,24 +199,35 @@ class Ranker:
             proposals.append(_still_there(request.recent_items, available))
         if len(pinned := self.reranker.pinned()):
             proposals.append(_unless_hidden(pinned, hidden, len(request.slots)))
+        if wanted.any():
+            groups_of = self.reranker.floor_groups
+            proposals += nearest_of_floors(
+                request.vectors, rows, catalogue.vectors, eligible, groups_of, hidden, wanted
+            )
+        popular = self._trending(int(np.diff(hidden.offsets).max(initial=0)), available)
+        everybodys = np.full(1 + len(views.trends), n, np.int32)
         found = gather_candidates(
             self._neighbourhood(request),
             np.concatenate(proposals, axis=1),
-            self._trending(int(np.diff(hidden.offsets).max(initial=0)), available),
+            popular,
             hidden,
             available,
             n,
+            np.concatenate([everybodys, wanted]),
         )
         items = found.items
         worth = np.zeros((*items.shape, len(self.sources)), np.float32)
         worth[:, :, Source.NEIGHBOURS] = found.votes
-        worth[:, :, Source.PROFILE] = _warmed(
-            cosines(request.vectors, guided, items, catalogue.vectors, eligible), self._config.content_temperature
-        )
+        alike = cosines(request.vectors, guided, items, catalogue.vectors, eligible)
+        if request.interests is not None:
+            raise_to_interests(alike, request.interests, items, catalogue.vectors, eligible)
+        worth[:, :, Source.PROFILE] = _warmed(alike, self._config.content_temperature)
         worth[:, :, Source.TOGETHER], companions = views.together.score(
             request.recent_items, request.recent_count, items
         )
         worth[:, :, Source.CATEGORY], categories = views.by_category.score(mix, category_masses, facts, items)
+        worth[:, :, Source.NEWCOMER], new_in = views.newcomers.score(mix, items)
+        categories = np.maximum(categories, new_in)  # no item is both
         if self._config.repeats:
             worth[:, :, Source.REPEAT] = repeat_worth(items, request.recent_items, request.recent_count)
         worth[:, :, Source.RISING] = _popularity(views.rising(max(len(available), 1)), items)
@@ -218,6 +258,29 @@ class Ranker:
             self.reranker.warm_up()
         self.learn(self.pool(checked(request, self._catalogue.vectors.shape[1])), request, np.zeros(0, np.int32))
 
+    def _by_interest(self, request: RankRequest, eligible: NDArray[np.bool_], hidden: Hidden) -> list[Slots]:
+        """Proposals like `propose_by_content`, together as many more, shared out among the tastes by weight."""
+        interests = request.interests
+        if interests is None:
+            return []
+        proposed = []
+        limits = quotas(interests, self._per_source)
+        for interest in range(limits.shape[1]):
+            rows = np.flatnonzero(limits[:, interest]).astype(np.int32)
+            if len(rows):
+                vectors = np.ascontiguousarray(interests.vectors[:, interest])
+                most = np.ascontiguousarray(limits[:, interest])
+                n = int(most.max())
+                proposed.append(propose_by_content(vectors, rows, self._catalogue.vectors, eligible, hidden, n, most))
+        return [_packed(np.concatenate(proposed, axis=1), self._per_source)] if proposed else []
+
+    def _anchors(self, items: Slots, request: RankRequest) -> Slots:
+        """See `Ranking`."""
+        vectors, described = self._catalogue.vectors, self._catalogue.described
+        if request.interests is None:
+            return nearest_recent(items, request.recent_items, request.recent_count, vectors, described)
+        return nearest_of_interest(items, request.recent_items, request.vectors, request.interests, vectors, described)
+
     def _available(self) -> NDArray[np.bool_]:
         """(items,) what may be in lists at all."""
         rules = self.reranker.rules
@@ -225,19 +288,36 @@ class Ranker:
         return available & self.reranker.allowed() if self.reranker.changes_lists else available
 
     def _trending(self, hidden_max: int, available: NDArray[np.bool_]) -> Slots:
-        """(1 + trends, m) what rises and what is popular, so many that each user has enough that are not hidden.
+        """(1 + trends + F, m) what rises, what is popular, and in the group of each floor, padded with -1.
+
+        So many that each user has enough that are not hidden.
 
         To look at all items costs by their number, so it is done once for so many events that each event pays for
         `ITEMS_AN_EVENT` of them; what these events changed is in the scores at once all the same.
         """
         n, stale = self._per_source + hidden_max, len(available) // ITEMS_AN_EVENT
-        tops = self._tops
-        if tops is None or tops.n < n or max(self._views.folded - tops.folded, len(available) - tops.items) > stale:
+        tops, rules = self._tops, self.reranker.rules
+        if (
+            tops is None
+            or tops.n < n
+            or tops.rules is not rules
+            or max(self._views.folded - tops.folded, len(available) - tops.items) > stale
+        ):
             n = max(n, 0 if tops is None else tops.n)
-            rising = top_slots(self._views.rising(len(available)), n, available)
-            rows = [rising, *(trend.top(n, available) for trend in self._views.trends)]
-            tops = self._tops = _Tops(np.stack(rows), n, self._views.folded, len(available))
+            rows = self._popular(n, available)
+            tops = self._tops = _Tops(rows, rules, n, self._views.folded, len(available))
         return tops.slots
+
+    def _popular(self, n: int, available: NDArray[np.bool_]) -> Slots:
+        """See `_trending`."""
+        trends, floors = self._views.trends, len(self.reranker.rules.floor)
+        rising = top_slots(self._views.rising(len(available)), n, available)
+        rows = np.stack([rising, *(trend.top(n, available) for trend in trends)])
+        if not floors:
+            return rows
+        masses = trends[-1].masses(len(available))
+        of_floors = popular_of_floors(masses, available, self.reranker.floor_groups, floors, rows.shape[1])
+        return np.concatenate([rows, of_floors])
 
     def _hidden(self, request: RankRequest) -> Hidden:
         """The items that each user has seen or bought, as far as the rules, else the setting `repeats`, hide them."""
@@ -283,6 +363,13 @@ def _kept(values: Floats, places: Slots) -> Floats:
     kept: Floats = values[np.arange(len(places))[:, None], places]
     kept[places < 0] = 0
     return kept
+
+
+def _packed(items: Slots, most: int) -> Slots:
+    """(u, most) the items (u, c) that are there, in their order; no row has more of them."""
+    order = np.argsort(items < 0, axis=1, kind="stable")[:, :most]
+    packed: Slots = np.take_along_axis(items, order, axis=1)
+    return packed
 
 
 def _unless_hidden(items: Slots, hidden: Hidden, users: int) -> Slots:
@@ -348,7 +435,7 @@ def checked(request: RankRequest, dim: int) -> RankRequest:
             f"recent_count must be at most {request.recent_items.shape[1]}, the places there are, "
             f"got {request.recent_count.max()}"
         )
-    return RankRequest(
+    return request._replace(
         slots=np.require(request.slots, np.int32, PLAIN),
         vectors=np.require(request.vectors, np.float32, PLAIN),
         recent_items=np.require(request.recent_items, np.int32, PLAIN),

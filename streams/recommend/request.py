@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streams.core.ports import Floats, Slots
 from streams.recommend.fusion import FusionConfig
+from streams.recommend.interests import INTERESTS_MAX, Interests
 
 VOTERS_SHOWN = 3
 
@@ -36,7 +37,9 @@ class Source(IntEnum):
     """What is popular among people of the same age, gender, occupation, country, ...; for users with few events."""
     RISING = 6
     """What is popular of late much more than it ever was: new or waking up."""
-    TREND = 7
+    NEWCOMER = 7
+    """What nobody had yet in the categories of the user's last items."""
+    TREND = 8
     """What is popular with everybody; the first of several half-lives."""
 
 
@@ -71,6 +74,19 @@ class RankRequest(NamedTuple):
     """(u, k) cosines, padded with NaN."""
     group_codes: Slots | None = None
     """(u, g) groups of the users who have few events, padded with -1; None: nothing is known of anybody."""
+    interest_vectors: Floats | None = None
+    """(u, m, d) see `Interests`, as the next two; None: everybody has one taste."""
+    interest_weights: NDArray[np.float64] | None = None
+    """(u, m)"""
+    interest_members: NDArray[np.int8] | None = None
+    """(u, R)"""
+
+    @property
+    def interests(self) -> Interests | None:
+        """The tastes of the users; None when they are not looked at."""
+        if self.interest_vectors is None or self.interest_weights is None or self.interest_members is None:
+            return None
+        return Interests(self.interest_vectors, self.interest_weights, self.interest_members)
 
 
 class Ranking(NamedTuple):
@@ -94,7 +110,8 @@ class Ranking(NamedTuple):
     groups: NDArray[np.int32]
     """(u, n) code of the user's group that says most for the item; -1 where the part of `GROUP` is 0."""
     categories: NDArray[np.int32]
-    """(u, n) code of the category in which the item is most popular; -1 where the part of `CATEGORY` is 0."""
+    """(u, n) code of the category in which the item is most popular, or new; -1 where the parts of `CATEGORY` and
+    `NEWCOMER` are 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +132,8 @@ class RankerConfig:
     """A neighbour this much less similar than the nearest has 1/e of its voice."""
     content_temperature: float = 0.1
     """An item this much less similar than the most similar is worth 1/e of it."""
+    interests: int = 1
+    """Tastes of a user that are looked at apart; with 1 the profile is the only one."""
     type_weights: tuple[float, ...] = ()
     """Weight of each event type, by its code: what a neighbour did counts only where it is positive. Empty: all."""
 
@@ -126,6 +145,8 @@ class RankerConfig:
             raise ValueError(
                 f"list_items and candidates must be at least 1, got {self.list_items} and {self.candidates}"
             )
+        if not 1 <= self.interests <= INTERESTS_MAX:
+            raise ValueError(f"interests must be 1 to {INTERESTS_MAX}, got {self.interests}")
         if not (self.similarity_temperature > 0 and self.content_temperature > 0):
             raise ValueError(
                 "temperatures must be above 0, got "

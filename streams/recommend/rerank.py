@@ -14,11 +14,13 @@ import numpy as np
 from streams.core.errors import UsageError
 from streams.core.events import EventType
 from streams.recommend.exposure import ExposureWindow
-from streams.recommend.fatigue import Fatigue, ShownItems
+from streams.recommend.fatigue import NO_ITEM, REMEMBERED, Fatigue, ShownItems
+from streams.recommend.floor_candidates import items_wanted
+from streams.recommend.fusion import Reserved
 from streams.recommend.kernel import PLAIN
 from streams.recommend.rule_columns import RuleColumns
 from streams.recommend.rules import Caps, Rules, position_weights
-from streams.recommend.selection import Candidates, Facts, Floors, Wishes, lift, select
+from streams.recommend.selection import RESERVE, Candidates, Facts, Floors, Wishes, lift, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
 
     from streams.core.catalogue import Catalogue
     from streams.core.ports import Floats, Slots
+    from streams.core.recommendations import ShortWord
 
 T = TypeVar("T", bound=np.generic)
 
 HOUR_S = 3600.0
+SHOWN = ("shown_items", "shown_times", "shown_last_s")
+"""Names of the saved columns of `ShownItems`."""
 
 
 class ShortBecause(IntEnum):
@@ -48,9 +53,18 @@ class ShortBecause(IntEnum):
     """More would be too many of one brand, provider or category."""
 
     @property
-    def label(self) -> str:
-        """The word for people."""
-        return self.name.lower().replace("_", "-")
+    def word(self) -> ShortWord | None:
+        """What the message says; None where it is full."""
+        return _WORDS[self]
+
+
+_WORDS: dict[ShortBecause, ShortWord | None] = {
+    ShortBecause.NOT: None,
+    ShortBecause.CATALOGUE_EXHAUSTED: "catalogue-exhausted",
+    ShortBecause.RULES: "rules",
+    ShortBecause.FATIGUE: "fatigue",
+    ShortBecause.CAPS: "caps",
+}
 
 
 class Reranked(NamedTuple):
@@ -106,6 +120,8 @@ class Reranker:
         self._columns = RuleColumns(self.rules, catalogue)
         self._exposure: ExposureWindow | None = None
         self._fatigue: Fatigue | None = None
+        self._restored: dict[str, NDArray[np.generic]] = {}
+        """What was saved and waits for the first rules, which say whether it is still counted."""
 
     def take(self, rules: Rules) -> list[str]:
         """Puts these rules into service. What was counted is kept where the new rules count the same.
@@ -132,6 +148,7 @@ class Reranker:
         elif self._fatigue is None:
             self._fatigue = Fatigue()
         self.rules, self._columns = rules, columns
+        self._go_on()
         return columns.unknown_names()
 
     @property
@@ -155,6 +172,30 @@ class Reranker:
         """(p,) pinned items that may be in lists: to be among everybody's candidates, whatever their score."""
         pinned = self._pins()[0]
         return pinned[self.catalogue.available[pinned]] if self.rules.exclude.unavailable else pinned
+
+    @property
+    def floor_groups(self) -> NDArray[np.int32]:
+        """(items,) bit f is set in those that belong to the group of floor f; a view until the catalogue changes."""
+        self._columns.refresh()
+        return self._columns.groups
+
+    def wanted_of_floors(self, lists: int) -> NDArray[np.int32]:
+        """(F,) how many of each floor's group should be among everybody's candidates; (0,) without floors.
+
+        0 where the floor holds by what was published, even if the next `lists` show nothing of the group.
+        """
+        if self._exposure is None:
+            return np.zeros(0, np.int32)
+        shares = np.array([floor.share for floor in self.rules.floor])
+        least = self._exposure.least_shares(lists, float(self._weights.sum()))
+        return np.where(least < RESERVE * shares, items_wanted(shares, self._config.list_items), 0).astype(np.int32)
+
+    def reserved(self, items: Slots) -> Reserved | None:
+        """What must be among the candidates (u, M) given to `rerank`, of all those (u, c) that there are."""
+        wanted = self.wanted_of_floors(len(items))
+        if not wanted.any():
+            return None
+        return Reserved(_at(self.floor_groups, items, items >= 0), wanted)
 
     def rerank(
         self,
@@ -202,6 +243,17 @@ class Reranker:
             lift(candidates, facts, wishes, self._floors(state.window, state.totals), state.head, state.held, places)
         return Reranked(places, self._reasons(places, present, ruled > 0, tired))
 
+    def exchangeable(self, items: Slots) -> Slots:
+        """(u, n) kinds of the items of lists: two of one kind may change places and break neither pin nor floor.
+
+        -1 for an item that must stay where it is, and past the end of a list.
+        """
+        stays = (items < 0) | np.isin(items, self.pinned())
+        if not self.rules.floor:
+            return np.where(stays, np.int32(-1), np.int32(0))
+        self._columns.refresh()
+        return np.where(stays, np.int32(-1), _at(self._columns.groups, items, items >= 0)).astype(np.int32)
+
     def published(self, users: Slots, items: Slots, now_s: float) -> None:
         """Counts lists (u, n) of catalogue slots, padded with -1, that are committed; users by their slots."""
         self._columns.refresh()
@@ -227,6 +279,8 @@ class Reranker:
         """Nothing is known any more of what these users were shown."""
         if self._fatigue is not None:
             self._fatigue.forget(users)
+        shown = self._restored.get("shown_items", np.zeros(0))
+        shown[users[users < len(shown)]] = NO_ITEM
 
     def exposure_shares(self) -> dict[str, float]:
         """What each floor's group had of the exposure of the last published lists, by the floor as it is written."""
@@ -241,26 +295,31 @@ class Reranker:
             arrays["exposure"] = self._exposure.saved()
             arrays["floors"] = np.array(self._floor_names(), np.str_)
         if self._fatigue is not None:
-            shown = self._fatigue.saved()
-            arrays |= {"shown_items": shown.items, "shown_times": shown.times, "shown_last_s": shown.last_s}
+            arrays |= dict(zip(SHOWN, self._fatigue.saved(), strict=True))
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Takes over what was saved as far as the rules in service still count it; call `take` before.
+        """Takes over what was saved as far as the rules in service still count it.
+
+        Where there are none yet, the first that are taken say so; until then it is kept as it is.
 
         Raises:
-            ValueError: the arrays do not fit each other; then some may have been taken over.
+            ValueError: the arrays are not what `saved` returns; nothing has changed.
         """
-        if self._exposure is not None and arrays.get("floors", np.zeros(0)).tolist() == self._floor_names():
+        check_saved(arrays)
+        self._restored = {name: array.copy() for name, array in arrays.items()}
+        if self.rules != Rules():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Counts on from what was restored, where the rules ask for the same."""
+        arrays, self._restored = self._restored, {}
+        if self._exposure is not None and "floors" in arrays and arrays["floors"].tolist() == self._floor_names():
             self._exposure.record(np.asarray(arrays["exposure"], np.float64))
         if self._fatigue is not None and "shown_items" in arrays:
-            self._fatigue.restore(
-                ShownItems(
-                    np.asarray(arrays["shown_items"], np.int32),
-                    np.asarray(arrays["shown_times"], np.uint8),
-                    np.asarray(arrays["shown_last_s"], np.uint32),
-                )
-            )
+            items, times, last_s = (arrays[name] for name in SHOWN)
+            shown = ShownItems(np.asarray(items, np.int32), np.asarray(times, np.uint8), np.asarray(last_s, np.uint32))
+            self._fatigue.restore(shown)
 
     def warm_up(self) -> None:
         """Compiles everything, or loads it, whether or not today's rules need it."""
@@ -346,6 +405,23 @@ class Reranker:
             ShortBecause.CAPS,
         )
         return because.astype(np.uint8)
+
+
+def check_saved(arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Raises ValueError unless the arrays can be what `Reranker.saved` returned under some rules."""
+    groups, rows = len(arrays.get("floors", ())), len(arrays.get(SHOWN[0], ()))
+    shown = {name: ((rows, REMEMBERED), dtype) for name, dtype in zip(SHOWN, ("i4", "u1", "u4"), strict=True)}
+    lists = arrays["exposure"].shape[:1] if "exposure" in arrays else (0,)
+    expected = {"exposure": ((*lists, groups + 1), "f8"), "floors": ((groups,), None), **shown}
+    for together in (("exposure", "floors"), SHOWN):
+        if len(together) != sum(name in arrays for name in together) != 0:
+            raise ValueError(f"expected {', '.join(together)} together, got {sorted(arrays)}")
+    for name, array in arrays.items():
+        shape, dtype = expected.get(name, (None, None))
+        if array.shape != shape or (array.dtype.kind != "U" if dtype is None else array.dtype != np.dtype(dtype)):
+            raise ValueError(f"expected {name} of {dtype or 'text'} and {shape}, got {array.dtype} and {array.shape}")
+    if "exposure" in arrays and not np.isfinite(np.asarray(arrays["exposure"], np.float64)).all():
+        raise ValueError("expected finite exposures, got NaN or infinity")
 
 
 def _at(column: NDArray[T], items: Slots, present: NDArray[np.bool_]) -> NDArray[T]:

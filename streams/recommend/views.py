@@ -1,4 +1,4 @@
-"""What is learned from everybody's events: trends, categories and what follows what.
+"""What is learned from everybody's events: trends, categories, what is new in them and what follows what.
 
 All of it is folded from histories that grew, whether by this worker's own batches or by the changelog of the others, so
 that every worker sees all partitions.
@@ -13,6 +13,7 @@ import numpy as np
 from streams.recommend.category_trend import CategoryTrend
 from streams.recommend.cold_start import GroupTrend
 from streams.recommend.cooccurrence import CoOccurrence, CoOccurrenceConfig, Entered, Pairs
+from streams.recommend.newcomers import Newcomers
 from streams.recommend.trend import Trend
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Views:
         self.trends = tuple(Trend(half_life_s) for half_life_s in given)
         self.together = CoOccurrence(together)
         self.by_category = CategoryTrend()
+        self.newcomers = Newcomers()
         self.groups = GroupTrend()
         self.folded = 0
         """Events counted since the start."""
@@ -68,6 +70,7 @@ class Views:
             trend.fold(items, weights, times_s)
         ranking = self.category_trend
         self.by_category.fold(items, ranking.gains(weights, times_s), ranking.masses(len(categories)), categories)
+        self.newcomers.fold(items, weights > 0, categories)
         self.together.fold(entered)
         if group_codes is not None:
             self.groups.fold_entered(group_codes, entered)
@@ -76,17 +79,27 @@ class Views:
         """Counts what these items had so far for their categories, which became known now; `items` (e,), each once."""
         masses = self.category_trend.masses(max(len(categories), int(items.max(initial=-1)) + 1))
         self.by_category.fold(items, masses[items], masses, categories)
+        self.newcomers.categorise(items, categories)
+
+    def introduce(self, items: Slots, categories: Slots, available: NDArray[np.bool_]) -> None:
+        """Takes over what is now known of these items (e,): those without events can be proposed as new from now on.
+
+        `categories` (items, CATEGORIES_KEPT) are padded with -1, `available` (items,).
+        """
+        self.newcomers.introduce(items, categories, available)
 
     def columns(self, items: int) -> dict[str, NDArray[np.generic]]:
         """Copies of all arrays, cut to the catalogue's `items`, by name; to be saved.
 
-        Without the categories: their codes are of one process, and `categorise` brings them back from the trend.
+        Without the categories: their codes are of one process; `categorise` brings them back from the trend, and
+        `introduce` those that are new.
         """
         found: dict[str, NDArray[np.generic]] = {}
         for trend in self.trends:
             found[f"trend/{trend.half_life_s:g}"] = trend.masses(items).copy()
         for name, pairs in self.together.pairs._asdict().items():
             found[f"together/{name}"] = pairs[:items].copy()
+        found["newcomers/events"] = self.newcomers.events(items).copy()
         found["together/clock"] = np.array([self.together.origin_s, self.together.latest_s])
         return found | {f"groups/{name}": column for name, column in self.groups.columns().items()}
 
@@ -98,6 +111,7 @@ class Views:
         """
         for trend in self.trends:
             trend.restore(np.asarray(columns[f"trend/{trend.half_life_s:g}"], np.float64))
+        self.newcomers.restore(np.asarray(columns["newcomers/events"], np.int32))
         origin_s, latest_s = np.asarray(columns["together/clock"], np.float64).tolist()
         pairs = Pairs(*(columns[f"together/{name}"] for name in Pairs._fields))  # type: ignore[arg-type]
         self.together.restore(pairs, origin_s, latest_s)
@@ -111,4 +125,5 @@ class Views:
             np.zeros(0, np.int32), np.zeros(0, np.int32),
         )  # fmt: skip
         self.fold(none, np.zeros((0, 1), np.int32))
+        self.introduce(np.zeros(0, np.int32), np.zeros((0, 1), np.int32), np.zeros(0, np.bool_))
         self.groups.warm_up()

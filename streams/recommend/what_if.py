@@ -44,7 +44,12 @@ def events_of(history: Histories, item_vectors: Floats, type_weights: Floats) ->
 
 
 def event_effects(
-    history: Histories, encoder: ProfileEncoder, item_vectors: Floats, type_weights: Floats, targets: Floats
+    history: Histories,
+    encoder: ProfileEncoder,
+    item_vectors: Floats,
+    type_weights: Floats,
+    targets: Floats,
+    start: Floats | None = None,
 ) -> Attribution:
     """What each event of one user adds to the cosines of the user's vector, encoded from these events, and items.
 
@@ -54,12 +59,13 @@ def event_effects(
         item_vectors: (i, d) by catalogue slot, of the same model.
         type_weights: (codes,) how far an event of each type code moves a profile.
         targets: (n, d) unit vectors.
+        start: (S,) where the user begins, as `core.user_facts.start_states` gives it; zeros when left out.
 
     Raises:
         ValueError: the history is not of one user.
         UnusableModel: nobody has said how a vector of this model is a sum over events.
     """
-    return attribute(encoder, events_of(history, item_vectors, type_weights), targets)
+    return attribute(encoder, events_of(history, item_vectors, type_weights), targets, start)
 
 
 def without(history: Histories, removed: NDArray[np.bool_]) -> Histories:
@@ -85,6 +91,11 @@ def vectors_without(
     encoder: ProfileEncoder,
     item_vectors: Floats,
     type_weights: Floats,
+    start: Floats | None = None,
 ) -> Floats:
-    """(k, d) the user's vectors in each variant; zeros where no event is left. Raises ValueError as `without` does."""
-    return encoder.vectors(encoded_histories(without(history, removed), encoder, item_vectors, type_weights))
+    """(k, d) the user's vectors in each variant, begun at `start` (S,); raises ValueError as `without` does.
+
+    Where no event is left they are those of the start: zeros, unless the model gives users with attributes a vector.
+    """
+    starts = None if start is None else np.tile(start, (len(removed), 1))
+    return encoder.vectors(encoded_histories(without(history, removed), encoder, item_vectors, type_weights, starts))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.errors import UsageError
-from streams.core.events import Event, EventType, Item
+from streams.core.events import PERSON_CATEGORY, PERSON_PREFIX, Event, EventType, Item
 from streams.sources.extras import library
 from streams.sources.files import find_beside, find_file, open_bytes
 from streams.sources.layout import row_id
@@ -31,8 +31,6 @@ RATING_COLUMNS = 5
 TRUST_COLUMNS = 2
 """The user who trusts, the user who is trusted."""
 STARS_MIN, STARS_MAX = 1, 5
-PERSON_PREFIX = "user:"
-PERSON_CATEGORY = "person"
 
 
 class Ciao:

@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import expect
 
 from streams.core.observation import Connection, DeadLetterTally, Observation, PartitionOffsets, UserObservation
+from streams.core.recommendations import SHORT_SENTENCES
 from streams.core.status import IndexWarning
 from tests.fakes import (
     START_MS,
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+PLACES = {
+    "#/overview": "#partitions > tr",
+    "?user=u1": "#person-items > li",
+    "#/model": "#indexes > tr",
+    "#/streams": "#dead-last > li",
+}
+"""Every tab's address, and a sign that it is drawn; the second is an address of before the tabs."""
 
 
 class Clock:
@@ -79,6 +89,8 @@ async def test_shows_the_values_that_were_observed(tab: Page, serve: Any) -> Non
             await expect(cell(first, label)).to_have_text(text)
         await expect(cell(row(tab, "workers", "w1"), "Partitions")).to_have_text("0–1")
         await expect(cell(row(tab, "workers", "w1"), "Stages")).to_contain_text("transaction 18 ms")
+        await expect(tab.locator("#dead-top")).to_have_text("mostly not-json")
+        await tab.locator("#dead-top").click()
         await expect(row(tab, "dead-reasons", "not-json")).to_contain_text("40")
         await expect(row(tab, "dead-last", "events/1/9")).to_contain_text("{oops")
 
@@ -125,10 +137,13 @@ async def test_looks_a_user_up_by_keyboard_and_shows_reasons_as_sentences(tab: P
         await expect(tab.locator("#person-events")).to_contain_text("Wool scarf")
         await expect(tab.locator("#person-neighbours li").first).to_have_text("u90.93")
         await expect(tab.locator("#person-facts")).to_contain_text("42 events in the profile")
-        assert urlsplit(tab.url).query == "user=u1"
+        await expect(tab.locator("#person-short")).to_be_hidden()
+        assert urlsplit(tab.url).fragment == "/person/u1"
+        short = msgspec.structs.replace(recommendation(events=43), short_because="caps")
         observer.users["u1"] = UserObservation(
-            "u1", [event_record(7), event_record(8, "i9", "purchase")], list_record(recommendation(events=43), 501)
+            "u1", [event_record(7), event_record(8, "i9", "purchase")], list_record(short, 501)
         )
+        await expect(tab.locator("#person-short")).to_have_text(SHORT_SENTENCES["caps"])
         await expect(tab.locator("#person-facts")).to_contain_text("43 events in the profile")
         await expect(tab.locator("#person-events li").first).to_contain_text("purchase")
 
@@ -148,7 +163,7 @@ async def test_a_neighbour_is_a_link_and_back_returns(tab: Page, serve: Any) -> 
         await tab.go_back()
         await expect(tab.locator("#person-id")).to_have_text("u1")
         await expect(tab.locator("#person-items > li")).to_have_count(2)
-        await tab.get_by_role("button", name="Close").click()
+        await tab.get_by_role("link", name="Close").click()
         await expect(tab.locator("#person")).to_be_hidden()
 
 
@@ -165,6 +180,7 @@ async def test_text_from_topics_is_never_markup(tab: Page, serve: Any) -> None:
         await tab.keyboard.press("Enter")
         await expect(tab.locator("#person-id")).to_have_text(hostile)
         await expect(tab.locator("#person-items > li").first).to_contain_text(hostile)
+        await tab.get_by_role("link", name="Streams").click()
         await expect(tab.locator("#dead-last")).to_contain_text(hostile)
         assert await tab.locator("img").count() == 0
 
@@ -201,9 +217,10 @@ async def test_no_workers_and_no_dead_letters_have_their_words(tab: Page, serve:
     async with serve(FakeObserver(observation([PartitionOffsets(0, 0, 0, None)], [])), clock=clock) as url:
         await tab.goto(url)
         await expect(tab.locator("#workers-empty")).to_have_text("No workers yet. Start one with nearstream worker.")
-        await expect(tab.locator("#dead-empty")).to_contain_text("No dead letters")
         await expect(cell(row(tab, "partitions", "0"), "Committed")).to_have_text("none yet")
         await expect(cell(row(tab, "partitions", "0"), "Owner")).to_have_text("nobody")
+        await tab.keyboard.press("4")
+        await expect(tab.locator("#dead-empty")).to_contain_text("No dead letters")
 
 
 def with_indexes(clock: Clock, **indexes: Any) -> Observation:
@@ -216,7 +233,7 @@ async def test_shows_the_health_of_the_index(tab: Page, serve: Any) -> None:
     """A graph with its recall against the bar, and a scanned index that has no graph and no recall yet."""
     clock = Clock()
     async with serve(FakeObserver(with_indexes(clock, w1=index_status(), w2=scanned_status())), clock=clock) as url:
-        await tab.goto(url)
+        await tab.goto(f"{url}#/model")
         graph, scan = row(tab, "indexes", "w1"), row(tab, "indexes", "w2")
         for label, text in {
             "Answers by": "graph + delta100,000 rows, ef 64",
@@ -261,7 +278,7 @@ async def test_warns_of_the_index_while_a_trigger_fires(tab: Page, serve: Any) -
     )
     observer = FakeObserver(with_indexes(clock, w1=bad, w2=index_status()))
     async with serve(observer, clock=clock) as url:
-        await tab.goto(url)
+        await tab.goto(f"{url}#/model")
         lines = tab.locator("#index-warnings > li")
         await expect(lines).to_have_count(2)
         await expect(lines.first).to_contain_text("low-recall")
@@ -283,7 +300,7 @@ async def test_without_an_index_the_panel_says_so(tab: Page, serve: Any) -> None
     clock = Clock()
     observer = FakeObserver(poll(clock, [0]))
     async with serve(observer, clock=clock) as url:
-        await tab.goto(url)
+        await tab.goto(f"{url}#/model")
         await expect(tab.locator("#indexes-empty")).to_have_text("No worker reports its index.")
         observer.observation = observation([PartitionOffsets(0, 0, 0, None)], [])
         await expect(tab.locator("#indexes-empty")).to_have_text("No workers yet.")
@@ -321,12 +338,15 @@ async def test_fits_the_window_in_both_schemes(
     observer.users["u1"] = UserObservation("u1", [event_record(7)], list_record(recommendation()))
     page = await chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     async with serve(observer, clock=clock) as url:
-        await page.goto(f"{url}?user=u1")
-        await expect(page.locator("#person-items > li")).to_have_count(2)
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        faint = await page.evaluate(FAINT_TEXT)
-        if screenshots is not None and (width, scheme) == (1280, "light"):
-            await page.locator("section", has=page.locator("#index-title")).screenshot(path=screenshots / "index.png")
+        faint = []
+        for place, sign in PLACES.items():
+            await page.goto(f"{url}{place}")
+            await expect(page.locator(sign).first).to_be_visible()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+            faint += await page.evaluate(FAINT_TEXT)
+            if screenshots is not None and (width, scheme, place) == (1280, "light", "#/model"):
+                panel = page.locator("section", has=page.locator("#index-title"))
+                await panel.screenshot(path=screenshots / "index.png")
         await page.close()
     assert faint == []
 

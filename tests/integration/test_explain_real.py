@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from streams.cli.explain import read_topics
 from streams.config import Settings
 from streams.core.errors import UsageError
-from streams.core.events import Item
+from streams.core.events import Item, User
 from streams.kafka.codec import encode_description, encode_recommendation
 from streams.kafka.topics import Topics, create_topics
 from tests.fakes_core import event
@@ -36,6 +36,8 @@ async def settings(kafka: EmbeddedKafka, prefix: str) -> Settings:
     records.append((topics.items, "sock", encode_description(Item("sock", title="An older name"))))
     records += [(topics.items, item, encode_description(ITEMS[item])) for item in ITEMS]
     records.append((topics.items, "unrelated", encode_description(Item("unrelated"))))
+    records += [(topics.users, "u1", encode_description(User("u1", age=age, gender="f"))) for age in (19, 34)]
+    records.append((topics.users, "u2", encode_description(User("u2", country="PT"))))
     async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap) as sender:
         for topic, key, value in records:
             await sender.send_and_wait(topic, value, key.encode())
@@ -51,12 +53,14 @@ async def test_the_newest_of_each_record_is_read(settings: Settings) -> None:
     assert found.items == {item: ITEMS[item] for item in ("shoe", "sock", "boot")}
     assert found.gone == {"lamp"}
     assert found.neighbours == expected.neighbours
+    assert found.tokens == ("age:30", "gender:f")
 
 
 async def test_a_user_without_a_list_has_no_neighbours(settings: Settings) -> None:
     """A profile alone is enough to be explained."""
     found = await read_topics(settings, "u3", "boot")
     assert (found.list_, found.neighbours, set(found.items)) == (None, {}, {"boot"})
+    assert found.tokens == ()
 
 
 async def test_an_unknown_user_is_named(settings: Settings) -> None:

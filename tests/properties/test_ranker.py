@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from streams.core.catalogue import Catalogue
 from streams.core.events import Item
 from streams.core.profile import ProfileColumns, ProfileLayout, ProfileStore
-from streams.core.recommendations import BecauseOf, PopularIn, SimilarUsers, TogetherWith
+from streams.core.recommendations import BecauseOf, NewIn, PopularIn, SimilarUsers, TogetherWith
 from streams.recommend.cooccurrence import Entered
 from streams.recommend.explain import recommended_lists
 from streams.recommend.fusion import FusionWeights
@@ -91,7 +91,9 @@ def lived(rng: np.random.Generator, catalogue: Catalogue, users: int) -> Views:
     recent, counts = histories(rng, items, users)
     weights = rng.choice([1.0, 2.0, -1.0], recent.shape).astype(np.float32)
     times_s = NOW_S - rng.integers(0, 10, recent.shape) * 43_200.0
-    views.fold(Entered(recent, weights, times_s, counts, counts), catalogue.facts.categories)
+    categories = catalogue.facts.categories
+    views.introduce(np.arange(items, dtype=np.int32), categories, catalogue.available)
+    views.fold(Entered(recent, weights, times_s, counts, counts), categories)
     return views
 
 
@@ -201,7 +203,8 @@ def test_every_score_has_its_reasons(world: World) -> None:
     assert ((ranking.voters[..., 0] >= 0) | (ranking.shares[..., 0] == 0)).all()
     assert ((ranking.anchors >= 0) | (ranking.shares[..., Source.PROFILE] == 0)).all()
     assert ((ranking.companions >= 0) | (ranking.shares[..., Source.TOGETHER] == 0)).all()
-    assert ((ranking.categories >= 0) | (ranking.shares[..., Source.CATEGORY] == 0)).all()
+    in_category = ranking.shares[..., Source.CATEGORY] + ranking.shares[..., Source.NEWCOMER]
+    assert ((ranking.categories >= 0) | (in_category == 0)).all()
     assert world.config.repeats or not ranking.shares[..., Source.REPEAT].any()
     assert (ranking.scores[~present] == 0).all()
     for row, own in enumerate(world.request.recent_items.tolist()):
@@ -242,7 +245,7 @@ def test_messages_are_complete(world: World) -> None:
             for reason in item.reasons:
                 assert not isinstance(reason, SimilarUsers) or len(reason.users) == len(set(reason.users)) > 0
                 assert not isinstance(reason, BecauseOf | TogetherWith) or reason.item_id in world.catalogue.slot_of
-                assert not isinstance(reason, PopularIn) or reason.category in names
+                assert not isinstance(reason, PopularIn | NewIn) or reason.category in names
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -264,7 +267,10 @@ def test_compiled_loops_agree_with_plain_python(world: World) -> None:
 @settings(deadline=None, derandomize=True)
 @given(worlds())
 def test_each_source_brings_its_best(world: World) -> None:
-    """No allowed item that a source thinks more of than of the last it proposed is left out; each item once."""
+    """No allowed item that a source thinks more of than of the last it proposed is left out; each item once.
+
+    But for the new ones of a category, which take turns.
+    """
     ranker, request = world.ranker(), checked(world.request, DIM)
     pool = ranker.pool(request)
     per_source = max(world.config.candidates, world.config.list_items)
@@ -275,6 +281,8 @@ def test_each_source_brings_its_best(world: World) -> None:
         assert set(items) <= set(reference.allowed)
         for source, worth in enumerate(reference.opinions(reference.allowed)):
             said = {item: worth[item] for item in reference.allowed if worth.get(item, 0) > 0}
+            if source == Source.NEWCOMER:
+                continue
             proposed = sorted((said[item] for item in items if item in said), reverse=True)
             assert len(proposed) >= min(per_source, len(said)), source
             missed = [value for item, value in said.items() if item not in items]
@@ -324,7 +332,9 @@ class Reference:
             {item: self.category(item) for item in candidates},
             self.repeats(),
             {},  # nobody is described, so groups are silent
-            *(shares_of_the_best(masses, candidates) for masses in (rising, *trends)),
+            shares_of_the_best(rising, candidates),
+            {item: self.newcomer(item) for item in candidates},
+            *(shares_of_the_best(masses, candidates) for masses in trends),
         ]
 
     def votes(self) -> dict[int, float]:
@@ -360,19 +370,38 @@ class Reference:
         return total / math.sqrt(pairs.mass_in[item] + smoothing)
 
     def category(self, item: int) -> float:
+        return sum(share * self.inside(item, code) for code, share in self.mix(item).items())
+
+    def newcomer(self, item: int) -> float:
+        return sum(share * self.first(item, code) for code, share in self.mix(item).items())
+
+    def mix(self, item: int) -> dict[int, float]:
+        """Shares of the user's categories that the item is of."""
         categories = self.world.catalogue.facts.categories
-        masses = self.masses(self.world.views.category_trend.half_life_s)
         shares: dict[int, float] = {}
         for distance, recent in enumerate(self.own[::-1], 1):
             codes = [code for code in categories[recent].tolist() if code >= 0]
             shares |= {code: shares.get(code, 0) + 1 / distance / len(codes) for code in codes}
-        worth = 0.0
-        for code in categories[item].tolist():
-            if code in shares and item in masses:
-                members = [slot for slot in masses if code in categories[slot].tolist()]
-                inside = sum(2 ** (masses[slot] - masses[item]) for slot in members)
-                worth += shares[code] / sum(shares.values()) / inside
-        return worth
+        return {code: shares[code] / sum(shares.values()) for code in categories[item].tolist() if code in shares}
+
+    def members(self, code: int) -> list[int]:
+        return np.flatnonzero((self.world.catalogue.facts.categories == code).any(axis=1)).tolist()
+
+    def inside(self, item: int, code: int) -> float:
+        """Share of the item in the popularity of the category."""
+        masses = self.masses(self.world.views.category_trend.half_life_s)
+        if item not in masses:
+            return 0.0
+        return 1 / sum(2 ** (masses[slot] - masses[item]) for slot in self.members(code) if slot in masses)
+
+    def first(self, item: int, code: int) -> float:
+        """Chance that the category's next event is the first of this item."""
+        members, available = self.members(code), self.world.catalogue.available
+        events = self.world.views.newcomers.events(len(self.world.catalogue))
+        waiting = [slot for slot in members if not events[slot] and available[slot]]
+        if item not in waiting:
+            return 0.0
+        return float(np.count_nonzero(events[members]) + 1) / (int(events[members].sum()) + 2) / len(waiting)
 
     def repeats(self) -> dict[int, float]:
         if not self.world.config.repeats:

@@ -1,60 +1,95 @@
-// Listens to the server's events and draws them; looks up a user by the form, a link or the address.
+// The frame around the tabs: address, header, notice. The part after # names the tab and, for a person, the user.
 
-import { byId, el, setText, show } from "./dom.js";
-import { duration, moment } from "./format.js";
-import { drawOverview } from "./overview.js";
-import { drawLookupStarted, drawPerson } from "./person.js";
+import { Model } from "./model.js";
+import { Overview } from "./overview.js";
+import { Person } from "./person.js";
+import { Streams } from "./streams.js";
+import { count, duration, moment } from "./format.js";
+import { useHistory, useLive } from "./live.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState, userLink } from "./ui.js";
 
-const RETRY_MS = 2000;
-const STALE_MS = 5000;
+const TABS = [
+  ["overview", "Overview", Overview], ["person", "Person", Person],
+  ["model", "Index · Model · Quality", Model], ["streams", "Streams", Streams],
+];
+const SUGGESTIONS_KEPT_MS = 15000; // long enough to read and click one
 
-let source = null;
-let retry = null;
-let user = null;
-let lastFrame = null;
-let lastFrameAt = null;
-let lost = false;
-
-function listen() {
-  clearTimeout(retry);
-  source?.close();
-  source = new EventSource(user === null ? "/api/stream" : `/api/stream?user=${encodeURIComponent(user)}`);
-  source.addEventListener("overview", (event) => {
-    lost = false;
-    lastFrame = JSON.parse(event.data);
-    lastFrameAt = performance.now();
-    drawOverview(lastFrame);
-    drawNotice();
-  });
-  source.addEventListener("user", (event) => {
-    const person = JSON.parse(event.data);
-    if (person.user_id === user) drawPerson(person);
-  });
-  source.addEventListener("error", () => {
-    lost = true;
-    drawNotice();
-    source.close();
-    clearTimeout(retry);
-    retry = setTimeout(listen, RETRY_MS);
-  });
+// "#/person/u%2F1" -> ["person", "u/1"]; what cannot be read is the overview.
+function place() {
+  const asked = new URLSearchParams(location.search).get("user"); // addresses of before the tabs
+  if (asked && !location.hash) return ["person", asked];
+  const [, tab, rest] = location.hash.match(/^#\/([a-z]+)(?:\/(.*))?$/) ?? [];
+  if (!TABS.some(([word]) => word === tab)) return ["overview", null];
+  try {
+    return [tab, rest ? decodeURIComponent(rest) : null];
+  } catch {
+    return [tab, rest];
+  }
 }
 
-function drawNotice() {
-  const silentMs = lastFrameAt === null ? 0 : performance.now() - lastFrameAt;
-  const away = lost || silentMs > STALE_MS;
-  const content = away ? lostNotice(silentMs) : kafkaNotice(lastFrame);
-  const notice = byId("notice");
-  if (content) notice.replaceChildren(...content);
-  show(notice, Boolean(content));
-  document.body.classList.toggle("stale", away || lastFrame?.connection.state === "unreachable");
+// Listeners are there with the first drawing, not a frame after it: whoever types at once is heard.
+function usePlace() {
+  const [at, setAt] = useState(place);
+  useLayoutEffect(() => {
+    const moved = () => setAt(place());
+    addEventListener("hashchange", moved);
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  return at;
 }
 
-function lostNotice(silentMs) {
-  if (lastFrameAt === null) return [el("b", {}, "The page's server does not answer. "), "Trying again every two seconds."];
-  return [
-    el("b", {}, "Connection to the page's server lost. "),
-    `The figures are ${duration(Math.round(silentMs / 1000))} old; trying again every two seconds.`,
-  ];
+function useKeys(field) {
+  useLayoutEffect(() => {
+    const pressed = (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
+      if (event.key === "/") {
+        event.preventDefault();
+        field.current?.focus();
+        field.current?.select();
+      }
+      const tab = TABS[Number(event.key) - 1];
+      if (tab) location.hash = `#/${tab[0]}`;
+    };
+    addEventListener("keydown", pressed);
+    return () => removeEventListener("keydown", pressed);
+  }, []);
+}
+
+function Lookup({ field, user }) {
+  const look = (event) => {
+    event.preventDefault();
+    const wanted = field.current.value.trim();
+    location.hash = wanted === "" ? "#/person" : userLink(wanted);
+  };
+  useEffect(() => { field.current.value = user ?? ""; }, [user]);
+  return html`
+    <form id="lookup" role="search" onSubmit=${look}>
+      <label for="user-id">User</label>
+      <input id="user-id" ref=${field} name="user" maxlength="256" autocomplete="off" spellcheck=${false} placeholder="Press / to search" />
+      <button type="submit">Look up</button>
+    </form>`;
+}
+
+function Suggestions({ users }) {
+  const kept = useRef({ users: [], at: -Infinity });
+  if (users.length && performance.now() - kept.current.at > SUGGESTIONS_KEPT_MS) {
+    kept.current = { users, at: performance.now() };
+  }
+  if (!kept.current.users.length) return null;
+  return html`
+    <nav id="suggest" aria-label="Users with new lists">New lists just now: <span id="suggest-users">${kept.current.users.map((user) => html`
+      <a key=${user} href=${userLink(user)} data-user=${user}>${user}</a>`)}</span></nav>`;
+}
+
+function Notice({ live }) {
+  const content = live.away ? lostNotice(live) : kafkaNotice(live.frame);
+  return html`<div id="notice" role="alert" hidden=${!content}>${content}</div>`;
+}
+
+function lostNotice({ at, silentMs }) {
+  if (at === null) return html`<b>The page's server does not answer. </b>Trying again every two seconds.`;
+  return html`<b>Connection to the page's server lost. </b>
+    The figures are ${duration(Math.round(silentMs / 1000))} old; trying again every two seconds.`;
 }
 
 function kafkaNotice(frame) {
@@ -62,63 +97,54 @@ function kafkaNotice(frame) {
   const { connection, now } = frame;
   switch (connection.state) {
     case "connecting":
-      return [`Connecting to Kafka at ${connection.bootstrap}…`];
+      return `Connecting to Kafka at ${connection.bootstrap}…`;
     case "unreachable":
-      return [
-        el("b", {}, `Kafka unreachable since ${moment(connection.since, now)}`),
-        ` (${duration(Math.round((now - connection.since) / 1000))}) at ${connection.bootstrap}. `,
-        "Figures below are the last known; the page goes on by itself once Kafka answers. ",
-        el("span", { class: "quiet" }, connection.error ?? ""),
-      ];
+      return html`<b>Kafka unreachable since ${moment(connection.since, now)}</b>${
+        ` (${duration(Math.round((now - connection.since) / 1000))}) at ${connection.bootstrap}. `
+      }Figures below are the last known; the page goes on by itself once Kafka answers. <span class="quiet">${connection.error ?? ""}</span>`;
     case "no-topics":
-      return [
-        el("b", {}, "Topics are missing: "), `${connection.missing_topics.join(", ")}. Create them with `,
-        el("code", {}, "nearstream topics create"), ".",
-      ];
+      return html`<b>Topics are missing: </b>${`${connection.missing_topics.join(", ")}. Create them with `}<code>nearstream topics create</code>.`;
     default:
       return null;
   }
 }
 
-function watch(userId) {
-  user = userId;
-  byId("user-id").value = userId ?? "";
-  if (userId === null) show(byId("person"), false);
-  else drawLookupStarted(userId);
-  listen();
+function title(frame) {
+  const known = frame && !["connecting", "no-topics"].includes(frame.connection.state);
+  return known ? `${frame.group.verdict} · ${count(frame.group.lag)} behind · Nearstream` : "Nearstream";
 }
 
-function go(userId) {
-  const address = userId === null ? "/" : `/?user=${encodeURIComponent(userId)}`;
-  history.pushState(null, "", address);
-  watch(userId);
+function Page() {
+  const [tab, rest] = usePlace();
+  const user = tab === "person" ? rest : null;
+  const field = useRef(null);
+  const live = useLive(user);
+  const history = useHistory();
+  useKeys(field);
+  useEffect(() => { document.title = title(live.frame); });
+  useEffect(() => { scrollTo(0, 0); }, [tab]);
+  const stale = live.away || live.frame?.connection.state === "unreachable";
+  useEffect(() => { document.body.className = stale ? "stale" : ""; }, [stale]);
+  const Tab = TABS.find(([word]) => word === tab)[2];
+  return html`
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the figures</a>
+    <header class="bar">
+      <h1>Nearstream <small id="group-name">${live.frame?.group.name ?? ""}</small></h1>
+      <nav aria-label="Parts of this page">
+        ${TABS.map(([word, text]) => html`
+          <a key=${word} href=${`#/${word}`} aria-current=${word === tab ? "page" : undefined}>${text}</a>`)}
+      </nav>
+      <${Lookup} field=${field} user=${user} />
+    </header>
+    <${Notice} live=${live} />
+    <${Suggestions} users=${live.frame?.recent_users ?? []} />
+    <main id="main" tabindex="-1">
+      ${live.frame === null
+        ? html`<p class="empty" id="waiting">Waiting for the first figures…</p>`
+        : html`<${Tab} key=${tab} frame=${live.frame} history=${history} user=${user} person=${live.person} />`}
+    </main>`;
 }
 
-function userInAddress() {
-  return new URLSearchParams(location.search).get("user") || null;
-}
-
-byId("lookup").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const wanted = byId("user-id").value.trim();
-  go(wanted === "" ? null : wanted);
-});
-byId("person-close").addEventListener("click", () => {
-  go(null);
-  byId("user-id").focus();
-});
-document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[data-user]");
-  if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
-  event.preventDefault();
-  go(link.dataset.user);
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.target.closest("input, textarea")) return;
-  event.preventDefault();
-  byId("user-id").focus();
-});
-window.addEventListener("popstate", () => watch(userInAddress()));
-setInterval(drawNotice, 1000);
-setText(byId("verdict-sentence"), "Waiting for the first figures");
-watch(userInAddress());
+const root = document.getElementById("page");
+root.replaceChildren();
+render(html`<${Page} />`, root);

@@ -3,7 +3,9 @@
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const oneDigit = new Intl.NumberFormat("en", { maximumFractionDigits: 1, minimumFractionDigits: 1 });
 const percentage = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 0 });
+const shortNumber = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const clockTime = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const hourAndMinute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const dayAndTime = new Intl.DateTimeFormat(undefined, {
   day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit",
 });
@@ -12,11 +14,21 @@ export const NONE = "–";
 
 export const count = (n) => (n === null || n === undefined ? NONE : whole.format(n));
 
+export const signed = (n) => (n === null || n === undefined ? NONE : `${n > 0 ? "+" : n < 0 ? "−" : ""}${Math.abs(n)}`);
+
+export const clock = (ms) => clockTime.format(new Date(ms));
+
+export const minute = (ms) => hourAndMinute.format(new Date(ms));
+
 export const rate = (n) => (n > 0 && n < 10 ? oneDigit.format(n) : whole.format(n));
 
-export const share = (n) => percentage.format(n);
+export const share = (n) => (n === null || n === undefined ? NONE : percentage.format(n));
 
-export const finePercentage = (n) => `${oneDigit.format(100 * n)}%`;
+export const percent = (n) => `${(100 * n).toFixed(1)}%`;
+
+export const compact = (n) => (n === null || n === undefined ? NONE : shortNumber.format(n));
+
+export const finePercentage = (n) => (n === null || n === undefined ? NONE : `${oneDigit.format(100 * n)}%`);
 
 export const similarity = (n) => n.toFixed(2);
 

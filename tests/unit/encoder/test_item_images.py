@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from encoder.errors import UnusableData
-from encoder.item_images import BAD_NAMED_MAX, ImageVectors, image_vectors
+from encoder.item_images import BAD_NAMED_MAX, ImageVectors, file_vectors, image_vectors
 
 Floats = NDArray[np.float32]
 
@@ -142,3 +142,25 @@ def test_nothing_to_learn_from_is_said(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(UnusableData, match="None of the 1 images"):
         shelf.vectors("i1")
     assert len(shelf.bad) == 1
+
+
+def test_files_have_vectors_in_their_order_and_bad_ones_are_told_of(shelf: Shelf) -> None:
+    """Zeros for a file that is missing or no image, each told of with its place and reason; others are not held up."""
+    shelf.put(x_png="a", y_png="-", z_png="c")
+    paths = [shelf.images / name for name in ("z.png", "absent.png", "y.png", "x.png", "z.png")]
+    told: list[tuple[int, str]] = []
+    vectors = file_vectors(shelf.encoder, paths, shelf.cache, on_bad=lambda row, reason: told.append((row, reason)))
+    assert vectors.argmax(axis=1).tolist() == [2, 0, 0, 0, 2]
+    assert vectors.any(axis=1).tolist() == [True, False, False, True, True]
+    assert sorted(row for row, _ in told) == [1, 2]
+    assert "absent.png cannot be read: No such file" in dict(told)[1]
+    assert "y.png cannot be read as an image" in dict(told)[2]
+
+
+def test_a_file_seen_before_is_not_encoded_again(shelf: Shelf) -> None:
+    """By its content, whatever its name; nothing at all for no files."""
+    shelf.put(x_png="a", copy_png="a")
+    for name in ("x.png", "copy.png"):
+        file_vectors(shelf.encoder, [shelf.images / name], shelf.cache, on_bad=lambda _row, _reason: None)
+    assert shelf.encoder.read == ["x.png"]
+    assert file_vectors(shelf.encoder, [], shelf.cache, on_bad=lambda _row, _reason: None).shape == (0, 26)

@@ -103,6 +103,48 @@ def test_images_count_as_in_training() -> None:
     ]
 
 
+def test_images_that_come_later_count_as_in_training() -> None:
+    """New items, known ones without an image and those with another have torch's vectors; zeros take an image away."""
+    saved = random_model(DIM, items=ITEMS[:5], item_attributes=("brand:a", "brand:b"), image_dim=7, seed=3)
+    trained, later = np.random.default_rng(1).normal(size=(2, len(ITEMS), 7)).astype(np.float32)
+    parts = (trained[[3, 0]] - saved.weights["tower.image_mean"]) @ saved.weights["tower.image.weight"].T
+    kept = {"rows": np.array([3, 0]), "parts": parts}
+    tower = TowerItemEncoder(saved.vocabulary, saved.weights, None, DIM, kept, image_dim=7, image_encoder="pictures@1")
+    assert tower.image_encoder == "pictures@1"
+    seen = np.zeros((len(ITEMS), 7), np.float32)
+    seen[[0, 3]] = trained[[0, 3]]
+
+    def check() -> None:
+        with torch.inference_mode():
+            expected = torch_model(saved).tower(
+                torch.tensor([saved.vocabulary.item_rows.get(item, -1) for item in ITEMS]),
+                None,
+                torch.from_numpy(saved.vocabulary.item_attribute_rows(ATTRIBUTES)),
+                torch.from_numpy(seen),
+            )
+        found = tower.encode(ITEMS, TEXTS, ATTRIBUTES)
+        told = expected.numpy().any(axis=1)  # of the others nothing is known but their ids
+        np.testing.assert_allclose(found[told], expected.numpy()[told], rtol=0, atol=1e-6)
+
+    check()
+    seen[[1, 3, 5]] = later[[1, 3, 5]]
+    tower.learn_images([ITEMS[row] for row in (1, 3, 5)], later[[1, 3, 5]])
+    check()
+    seen[[1, 0]] = 0.0
+    tower.learn_images([ITEMS[1], ITEMS[0]], np.zeros((2, 7), np.float32))
+    check()
+
+
+def test_images_of_another_width_are_refused() -> None:
+    """By a model that sees images of another width or none at all; nothing has moved."""
+    saved = random_model(DIM, items=ITEMS[:5])
+    blind = TowerItemEncoder(saved.vocabulary, saved.weights, None, DIM)
+    before = blind.encode(ITEMS, TEXTS, ATTRIBUTES)
+    with pytest.raises(UnusableModel, match=r"of the shape \(1, 0\), got \(1, 7\)"):
+        blind.learn_images([ITEMS[0]], np.ones((1, 7), np.float32))
+    np.testing.assert_array_equal(blind.encode(ITEMS, TEXTS, ATTRIBUTES), before)
+
+
 @pytest.mark.parametrize(
     "images",
     [
@@ -170,7 +212,9 @@ def test_a_hash_is_the_same_on_every_machine() -> None:
 def test_a_vocabulary_of_another_model_is_refused() -> None:
     """A vocabulary with more items or attributes than the weights have rows is named with both shapes."""
     small, large = random_model(DIM), random_model(DIM, items=("i1", "i2", "i3"), item_attributes=("brand:a",))
-    with pytest.raises(UnusableModel, match=r"tower.ids.weight do not fit: expected finite \(3, 16\), got the shape"):
+    with pytest.raises(
+        UnusableModel, match=r"tower.ids.weight do not fit: expected the shape \(3, 16\), got the shape"
+    ):
         encoder_of(SavedModel(large.model, large.vocabulary, small.weights), ())
     missing = {name: array for name, array in large.weights.items() if name != "tower.attributes.weight"}
     with pytest.raises(UnusableModel, match=r"tower.attributes.weight do not fit.*got nothing"):

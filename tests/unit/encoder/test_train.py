@@ -17,9 +17,10 @@ from encoder.encode import catalogue_vectors, user_vectors
 from encoder.errors import UnusableData, UnusableModel
 from encoder.evaluate import rank_queries
 from encoder.features import TableFeatures
+from encoder.first_weights import load_rows
 from encoder.metrics import FIGURES, Histories, rank, ranking_figures
 from encoder.model import ModelSizes, SequenceModel
-from encoder.train import Progress, Trainer, Validation, load_rows
+from encoder.train import Progress, Trainer, Validation
 from encoder.vocabulary import Vocabulary
 from tests.fakes_encoder import planted_log, rated_log
 
@@ -246,7 +247,7 @@ def test_only_target_types_are_predicted() -> None:
     """With target types only events of those types are in the loss and in validation; others are still read."""
     clicks = replace(LONG, target_types=("click",), epochs_max=8)
     made = trainer(clicks)
-    kinds = {TABLE.type_names[kind] for kind in TABLE.types[made._valid.positions]}
+    kinds = {TABLE.type_names[kind] for kind in TABLE.types[made._validator.queries.positions]}
     assert kinds == {"click"}
     made.run(ignore, ignore)
     assert ndcg(made) > 10 * popularity_ndcg()
@@ -277,9 +278,8 @@ def test_what_is_not_to_be_predicted_is_not_in_the_loss() -> None:
     losses = {}
     for name in ("neither", *TABLE.type_names):
         changed = (batch.targets >= 0) & (np.array([*TABLE.type_names])[batch.target_types] == name)
-        made._rng = np.random.default_rng(0)
         other = replace(batch, targets=np.where(changed, batch.items[0, 0], batch.targets))
-        losses[name] = float(made._ranking_loss(other).detach())
+        losses[name] = float(made._objective.loss(other, np.random.default_rng(0)).detach())
     assert losses["view"] == pytest.approx(losses["neither"], rel=1e-5)
     assert abs(losses["click"] - losses["neither"]) > 1e-2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from index import AutoIndex, ExactIndex, HnswIndex, IndexConfig
-from index.build import Build
+from index.build import Build, tune
 from index.graph import BuildCancelled, Graph
 from index.results import Floats, Slots
 from index.twins import GROUP_MIN, Twins
@@ -359,6 +360,68 @@ def test_builds_yield_to_queries() -> None:
         index.upsert(range(200), directions(3, 200))
         assert index.settle(30.0)
     assert seen[0] > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_a_delta_that_outgrows_the_polite_builder_is_built_at_ordinary_priority(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a base waits for a core, segments are built beside it, all vectors stay findable, and the base comes in."""
+    index, _ = built()
+    held, go_on = threading.Event(), threading.Event()
+
+    def stuck(*arguments: Any) -> Any:
+        held.set()
+        assert go_on.wait(30.0)
+        return tune(*arguments)
+
+    monkeypatch.setattr("index.hnsw.tune", stuck)
+    index.rebuild()
+    assert held.wait(30.0)
+    new = directions(5, 900)
+    index.upsert(range(1000, 1900), new)
+    deadline_s = time.monotonic() + 30.0
+    while index.stats().delta >= 100 and time.monotonic() < deadline_s:
+        index.upsert([0], directions(6, 1))
+    between = index.stats()
+    found = index.search(new, 1).ids[:, 0].tolist()
+    go_on.set()
+    assert index.settle(30.0)
+    index.close()
+    assert (between.segments, between.generation) == (1, 1)
+    assert between.delta < 100
+    assert found == list(range(1000, 1900))
+    assert index.stats().generation >= 2
+    assert agreement(index, new[:100]) == 1.0
+
+
+def test_a_base_that_comes_in_beside_a_segment_keeps_the_count_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of two graphs that hold a row comes last answers for it, and the other counts it no more."""
+    index, _ = built(replace(CONFIG, stale_share_max=1.0))
+    held, go_on = threading.Event(), threading.Event()
+    build = Graph.build.__func__  # type: ignore[attr-defined]
+
+    def slow(*arguments: Any) -> Graph:
+        if threading.current_thread().name == "index-build-urgent":
+            held.set()
+            assert go_on.wait(30.0)
+        graph: Graph = build(Graph, *arguments)
+        return graph
+
+    monkeypatch.setattr(Graph, "build", slow)
+    monkeypatch.setattr(index, "_build_all", lambda: setattr(index, "_thread", None))
+    index.upsert(range(1000, 1500), directions(5, 500))
+    assert held.wait(30.0)
+    monkeypatch.undo()
+    index.rebuild()
+    assert index._thread is not None
+    index._thread.join(30.0)
+    go_on.set()
+    assert index.settle(30.0)
+    index.close()
+    stats, owner = index.stats(), index._table.view.owner
+    assert stats.generation == 2
+    assert index._base_live == int(np.count_nonzero(owner == index._graphs[0].tag))
+    assert agreement(index, directions(5, 100)) == 1.0
 
 
 def test_what_changed_last_is_found_even_where_the_graph_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,34 @@ def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path, setting: str, c
         client_options(load_settings(security_protocol="SSL", **{setting: path}))
 
 
+def test_the_check_of_the_host_name_can_be_switched_off(certificate: tuple[Path, Path]) -> None:
+    """The certificate is checked all the same."""
+    settings = load_settings(security_protocol="SSL", ssl_cafile=certificate[0], ssl_check_hostname=False)
+    context = client_options(settings)["ssl_context"]
+    assert not context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(("password", "opens"), [("key-secret", True), ("not-it", False), (None, False)])
+def test_an_encrypted_key_is_opened_by_its_password_or_refused(
+    certificate: tuple[Path, Path], tmp_path: Path, password: str | None, opens: bool
+) -> None:
+    """It never asks on the terminal, and the message does not repeat the password."""
+    cert, key = certificate
+    locked = tmp_path / "locked.pem"
+    command = ["openssl", "pkcs8", "-topk8", "-in", str(key), "-out", str(locked), "-passout", "pass:key-secret"]
+    subprocess.run(command, check=True, capture_output=True)
+    settings = load_settings(
+        security_protocol="SSL", ssl_cafile=cert, ssl_certfile=cert, ssl_keyfile=locked, ssl_key_password=password
+    )
+    if opens:
+        assert client_options(settings)["ssl_context"] is not None
+    else:
+        with pytest.raises(UsageError, match="Set NEARSTREAM_SSL_KEY_PASSWORD") as refused:
+            client_options(settings)
+        assert "not-it" not in str(refused.value)
+
+
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
 def test_sasl_carries_name_and_password(protocol: str) -> None:
     """The password leaves its wrapper only here; TLS comes with SASL_SSL alone."""

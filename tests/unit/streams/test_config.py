@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from streams.config import DEFAULT_TYPE_WEIGHTS, EXCLUDED_ITEMS_LIMIT, Settings, load_settings
+from streams.config import DEFAULT_TYPE_WEIGHTS, EXCLUDED_ITEMS_LIMIT, PLAINTEXT_ENVIRONMENT, Settings, load_settings
 from streams.core.errors import UsageError
 from streams.core.events import EVENT_TYPES, ID_CHARS_MAX, EventType
 
@@ -126,7 +126,9 @@ def test_the_largest_profile_fits_a_kafka_record() -> None:
     [
         ({"security_protocol": "SASL_SSL"}, "SASL_SSL needs sasl_username and sasl_password"),
         ({"security_protocol": "SASL_PLAINTEXT", "sasl_username": "me"}, "needs sasl_username and sasl_password"),
-        ({"ssl_keyfile": "key.pem"}, "ssl_keyfile needs the certificate"),
+        ({"security_protocol": "SASL_SSL", "sasl_username": "me", "sasl_password": ""}, "needs sasl_username and"),
+        ({"security_protocol": "SSL", "ssl_keyfile": "key.pem"}, "ssl_keyfile needs the certificate"),
+        ({"ssl_cafile": "ca.pem"}, "ssl_cafile: expected security_protocol SSL or SASL_SSL beside it, got PLAINTEXT"),
         ({"heartbeat_interval_ms": 4000}, "a third of session_timeout_ms at most, got 4000 and 10000"),
         ({"neighbours": 60}, "neighbour_candidates at most, got 60 and 50"),
     ],
@@ -134,6 +136,15 @@ def test_the_largest_profile_fits_a_kafka_record() -> None:
 def test_settings_that_do_not_fit_each_other_are_refused(flags: dict[str, Any], message: str) -> None:
     """With both values, since either may be the wrong one."""
     assert message in refusal(**flags)
+
+
+def test_an_empty_variable_takes_back_a_tls_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a child can talk to the embedded Kafka whatever nearstream.toml says of another cluster."""
+    Path("nearstream.toml").write_text('security_protocol = "SSL"\nssl_cafile = "ca.pem"\n', encoding="utf-8")
+    assert load_settings().ssl_cafile == Path("ca.pem")
+    for name, value in PLAINTEXT_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    assert (load_settings().security_protocol, load_settings().ssl_cafile) == ("PLAINTEXT", None)
 
 
 def test_a_variable_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

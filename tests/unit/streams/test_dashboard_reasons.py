@@ -9,6 +9,7 @@ import pytest
 from streams.core.recommendations import (
     Again,
     BecauseOf,
+    NewIn,
     PopularAmong,
     PopularIn,
     Reason,
@@ -25,6 +26,7 @@ SENTENCES: list[tuple[Reason, str]] = [
     (TogetherWith("i2", 1.0), "Often goes together with “Wool scarf”, which this user had."),
     (TogetherWith("i3", 1.0), "Often goes together with “i3”, which this user had."),
     (PopularIn("winter", 1.0), "Popular in “winter”, which this user looks at."),
+    (NewIn("winter", 1.0), "New in “winter”, which this user looks at."),
     (PopularAmong("age:20", 1.0), "Popular among people with “age:20”, as this user."),
     (Again(1.0), "This user had it lately and may want it again."),
     (Rising(1.0), "Many more people have it lately than before."),

@@ -11,11 +11,11 @@ import aiohttp
 import orjson
 import pytest
 
-from streams.config import Settings
+from streams.config import Settings, load_settings, settings_in_force
 from streams.core.errors import UsageError
-from streams.core.observation import PartitionOffsets, UserObservation
+from streams.core.observation import PartitionOffsets, TailRecord, UserObservation
 from streams.dashboard import server
-from streams.dashboard.server import serve_dashboard
+from streams.dashboard.server import PAGE_DIR, serve_dashboard
 from tests.fakes import START_MS, FakeObserver, event_record, list_record, observation, recommendation, worker_status
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FRAME_S = 0.02
 USER_MS_MAX = 10
+PAGE_BYTES_MAX = 300_000
 
 
 @asynccontextmanager
@@ -154,7 +155,7 @@ async def test_a_stop_ends_open_streams() -> None:
 async def test_every_answer_forbids_foreign_scripts_frames_and_caches() -> None:
     """The content policy has no inline scripts or styles."""
     async with serving(FakeObserver()) as client:
-        for path in ("/", "/api/overview", "/page/app.js", "/api/users/" + "x" * 300):
+        for path in ("/", "/api/overview", "/page/app.js", "/api/history", "/api/settings", "/api/users/" + "x" * 300):
             async with client.get(path) as response:
                 policy = response.headers["Content-Security-Policy"]
                 assert "default-src 'none'" in policy
@@ -170,6 +171,69 @@ async def test_a_local_page_answers_no_foreign_host_name() -> None:
         for host in ("localhost:1", "127.0.0.1", "[::1]:8686"):
             async with client.get("/api/overview", headers={"Host": host}) as response:
                 assert response.status == 200
+
+
+async def test_history_comes_in_steps_and_only_what_is_new() -> None:
+    """The first answer has the first moment with its lag, one after it nothing; a bad number is refused."""
+    observer = FakeObserver(observation([PartitionOffsets(0, 0, 100, 90, START_MS - 500)], [worker_status()]))
+    async with serving(observer) as client:
+        async with client.get("/api/history") as response:
+            chapter = await response.json()
+            assert response.headers["Content-Encoding"] in {"gzip", "deflate"}
+        async with client.get(f"/api/history?since={START_MS}") as response:
+            assert (await response.json())["moments"] == []
+        async with client.get("/api/history?since=-1") as response:
+            assert response.status == 400
+            assert "since" in (await response.json())["error"]
+    assert [(m["time"], m["lag"], m["lag_s"]) for m in chapter["moments"]] == [(START_MS, [10], [0.5])]
+    assert (chapter["partitions"], chapter["oldest"]) == ([0], START_MS)
+
+
+async def test_the_tail_gives_what_is_newer_and_knows_three_topics() -> None:
+    """Each topic by its word; another word is refused with those that there are."""
+    observer = FakeObserver(tails={"events": [TailRecord(n, 0, n, START_MS, "u1", "{}") for n in (1, 2, 3)]})
+    async with serving(observer) as client:
+        async with client.get("/api/tail?topic=events&after=1") as response:
+            assert [record["number"] for record in await response.json()] == [2, 3]
+        async with client.get("/api/tail?topic=dead-letters") as response:
+            assert await response.json() == []
+        async with client.get("/api/tail?topic=profiles") as response:
+            assert response.status == 400
+            assert "recommendations" in (await response.json())["error"]
+
+
+async def test_settings_say_where_they_come_from_and_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag, a variable and a default are told apart; a password is in no answer."""
+    monkeypatch.setenv("NEARSTREAM_NEIGHBOURS", "7")
+    options = {"sasl_username": "me", "sasl_password": "s3cr3t", "security_protocol": "SASL_PLAINTEXT"}
+    async with serving(FakeObserver(), **options) as client, client.get("/api/settings") as response:
+        text = await response.text()
+    assert "s3cr3t" not in text
+    found = {row["name"]: (row["value"], row["source"]) for row in orjson.loads(text)}
+    assert found["neighbours"] == (7, "environment")
+    assert found["dashboard_port"] == (0, "flag")
+    assert found["list_items"] == (20, "default")
+    assert found["sasl_password"] == ("hidden", "flag")
+
+
+def test_a_flag_over_a_variable_is_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is where the value in force came from."""
+    monkeypatch.setenv("NEARSTREAM_NEIGHBOURS", "7")
+    sources = {s.name: s.source for s in settings_in_force(load_settings(neighbours=5))}
+    assert (sources["neighbours"], sources["group"]) == ("flag", "default")
+
+
+def test_the_page_weighs_less_than_three_hundred_kilobytes() -> None:
+    """Everything a browser could load of it, libraries included; each library's licence lies beside it."""
+    page = [path for path in PAGE_DIR.rglob("*") if path.is_file()]
+    loaded = [path for path in page if path.suffix in {".js", ".css", ".html", ".svg"}]
+    assert sum(path.stat().st_size for path in loaded) < PAGE_BYTES_MAX
+    assert {path.name for path in page} - {path.name for path in loaded} == {
+        "README.md",
+        "LICENSE.preact",
+        "LICENSE.htm",
+        "LICENSE.uplot",
+    }
 
 
 async def test_nothing_outside_the_page_folder_is_served() -> None:

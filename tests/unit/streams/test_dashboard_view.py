@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from streams.core.observation import Connection, DeadLetterTally, PartitionOffsets, SeenRecord, UserObservation
-from streams.core.recommendations import BecauseOf, Reason, SimilarUsers, Trending
+from streams.core.recommendations import SHORT_SENTENCES, BecauseOf, Reason, SimilarUsers, Trending
 from streams.core.status import IndexTrigger, IndexWarning, Quantiles
 from streams.dashboard.history import History, Poll, lag_trend, rates_per_s
 from streams.dashboard.index_view import SENTENCES, index_sentence
@@ -352,6 +352,15 @@ def test_a_person_is_their_events_beside_their_list() -> None:
     assert (first.kind, first.share) == ("similar-users", 0.6)
     assert [(n.user_id, n.similarity) for n in shown.list.neighbours] == [("u9", 0.93), ("u12", 0.871)]
     assert (shown.state, shown.message) == ("found", "")
+
+
+@pytest.mark.parametrize("word", [msgspec.UNSET, *SHORT_SENTENCES])
+def test_a_short_list_says_why(word: Any) -> None:
+    """As a sentence; nothing where the list is full."""
+    found = msgspec.structs.replace(recommendation(), short_because=word)
+    shown = person(UserObservation("u1", [], list_record(found)), lambda _: None, START_MS)
+    assert shown.list is not None
+    assert shown.list.short_because == SHORT_SENTENCES.get(word)
 
 
 @pytest.mark.parametrize("value", [b"{oops", b"[]", b"\xff\xfe", b"", None, b'{"item_id": 5}'])

@@ -18,6 +18,7 @@ import click
 import pytest
 import yaml
 
+from streams.api.access import check_binding
 from streams.app import create_app
 from streams.cli import cli
 from streams.config import Settings, load_settings
@@ -35,14 +36,16 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 PROMETHEUS = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
 GRAFANA = ROOT / "deploy/grafana"
-DASHBOARD = json.loads((GRAFANA / "dashboards/nearstream.json").read_text())
-PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
+DASHBOARDS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))
+}
+PANELS: list[dict[str, Any]] = [panel for dashboard in DASHBOARDS.values() for panel in dashboard["panels"]]
 RUNBOOK = (ROOT / "deploy/runbook.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 SCRAPE_LABELS = {"job", "instance", "le"}
 PROMQL_WORDS = {
-    "sum", "max", "count", "by", "or", "vector", "rate", "increase", "histogram_quantile", "up"
+    "sum", "max", "count", "by", "or", "vector", "rate", "increase", "deriv", "histogram_quantile", "up"
 }  # fmt: skip
 CLI_VALUE_OPTIONS = {"--scale"}
 
@@ -136,7 +139,7 @@ def published(name: str) -> list[tuple[str, int, int]]:
 
 
 def queries() -> Iterator[tuple[str, str, str]]:
-    """Panel title, PromQL and legend of every query of the dashboard."""
+    """Panel title, PromQL and legend of every query of the dashboards."""
     for panel in PANELS:
         for target in panel["targets"]:
             yield panel["title"], target["expr"], target["legendFormat"]
@@ -278,7 +281,7 @@ def run_health_check(service: str, port: int) -> int:
     return subprocess.run([sys.executable, *arguments], check=False, capture_output=True, timeout=20).returncode
 
 
-@pytest.mark.parametrize(("service", "path"), [("worker", "/healthz"), ("dashboard", "/")])
+@pytest.mark.parametrize(("service", "path"), [("worker", "/healthz"), ("dashboard", "/healthz")])
 def test_health_check_tells_a_good_answer_from_a_bad_one_and_from_none(
     service: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,8 +439,11 @@ def test_one_kafka_node_asks_for_no_second_copy_and_keeps_its_data() -> None:
 
 def test_prometheus_scrapes_a_page_that_the_worker_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """The target is the worker's service, its web port, and one of its pages; so is the health check's page."""
-    (job,) = PROMETHEUS["scrape_configs"]
+    job, page_job = PROMETHEUS["scrape_configs"]
     (target,) = job["dns_sd_configs"]
+    page = settings_of("dashboard", monkeypatch)
+    assert page_job["static_configs"] == [{"targets": [f"dashboard:{page.dashboard_port}"]}]
+    check_binding(page)
     assert target["names"] == ["worker"]
     settings = settings_of("worker", monkeypatch)
     assert target["port"] == settings.web_port
@@ -474,14 +480,14 @@ def test_panel_asks_for_exported_samples_and_labels(title: str, expression: str,
     assert words - named - labels - SCRAPE_LABELS - PROMQL_WORDS == set(), title
     assert named or "up" in words
     shown = set(re.findall(r"\{\{(\w+)\}\}", legend))
-    kept = re.search(r"by \((\w+)\)", query)
-    assert shown <= ({kept[1]} if kept else {"instance"}), title
+    kept = re.search(r"by \(([\w, ]+)\)", query)
+    assert shown <= (set(kept[1].split(", ")) if kept else {"instance"}), title
 
 
 def test_query_of_up_names_the_scrape_job() -> None:
     """The count of workers selects the job that Prometheus runs."""
     jobs = {job for _, expression, _ in queries() for job in re.findall(r'job="([^"]*)"', expression)}
-    assert jobs == {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
+    assert jobs == {PROMETHEUS["scrape_configs"][0]["job_name"]}
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition.name)
@@ -491,11 +497,24 @@ def test_every_declared_metric_is_shown(definition: Any) -> None:
     assert re.search(rf"\b{definition.name}(_bucket|_sum|_count)?\b", shown)
 
 
-def test_panels_are_described_and_do_not_overlap() -> None:
+def test_dashboards_are_told_apart_and_link_to_each_other() -> None:
+    """One each for lag, freshness, index and quality beside the overview; a link by tag leads from each to all."""
+    assert {"nearstream", "lag", "freshness", "index", "quality"} <= set(DASHBOARDS)
+    for key in ("uid", "title"):
+        assert len({dashboard[key] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS)
+    for dashboard in DASHBOARDS.values():
+        (link,) = dashboard["links"]
+        assert link["type"] == "dashboards"
+        assert set(link["tags"]) <= set(dashboard["tags"])
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS)
+def test_panels_are_described_and_do_not_overlap(dashboard: str) -> None:
     """Each panel has a title, a description and a unit of its own, and its own place in the 24 columns."""
-    assert len({panel["id"] for panel in PANELS}) == len({panel["title"] for panel in PANELS}) == len(PANELS)
+    panels: list[dict[str, Any]] = DASHBOARDS[dashboard]["panels"]
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
-    for panel in PANELS:
+    for panel in panels:
         place = panel["gridPos"]
         cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
         assert panel["description"]

@@ -76,6 +76,20 @@ def test_nobody_is_their_own_neighbour() -> None:
     assert (np.diff(refresh.similarities, axis=1) <= 0).all()
 
 
+def test_people_are_recommended_and_nobody_to_themselves() -> None:
+    """Whoever is followed is an item beside the products; its own user is the one who never gets it."""
+    found = world()
+    people = [f"user:u{n}" for n in range(3)]
+    found.engine.describe([Item(person, categories=["person"]) for person in people])
+    found.feed([event("u9", person, EventType.FOLLOW) for person in people] + [event("u9", "shoe")])
+    users = ["u0", "u1", "new"]
+    refresh = found.engine.prepare([event(user, "hat") for user in users], offsets(3, 4), 0)
+    assert refresh.ranking is not None
+    names = found.catalogue.item_ids
+    listed = [{names[slot] for slot in row if slot >= 0} for row in refresh.ranking.items.tolist()]
+    assert listed == [{"shoe", *people} - {f"user:{user}"} for user in users]
+
+
 def test_a_lone_user_has_no_neighbour() -> None:
     """Neither on the first event nor later; the places are padded."""
     found = world()

@@ -25,7 +25,7 @@ from streams.core.events import EVENT_TYPES, EventType, Item
 from streams.kafka.changelog import ProfileRecord
 from tests.fakes_core import FakeItems, FakeProfiles, event
 from tests.fakes_encoder import random_model
-from tests.fakes_explain import HISTORY, ITEMS, MEAN, RECENT, found_of
+from tests.fakes_explain import HISTORY, ITEMS, MEAN, RECENT, found_of, list_of
 
 TRAINED = encoder_of(random_model(8, items=tuple(ITEMS), types=("view", "purchase")), tuple(EVENT_TYPES))
 
@@ -69,6 +69,28 @@ def test_what_is_no_longer_remembered_is_told_apart(settings: Settings) -> None:
     assert told.remembered == pytest.approx(told.cosine - told.forgotten, abs=1e-5)
 
 
+@pytest.mark.parametrize("starts", [False, True])
+def test_what_users_say_of_themselves_is_told_apart(starts: bool, settings: Settings) -> None:
+    """A profile that began where its attributes say has a part of its own for them; without them the sum is off."""
+    saved = random_model(8, items=tuple(ITEMS), types=("view", "purchase"), starts=starts)
+    model = encoder_of(saved, tuple(EVENT_TYPES))
+    found = found_of(model, said=["gender:f"])
+    told = explained(model, settings, found, "shoe", "sock")
+    assert abs(told.start) > 0.001
+    total = sum(each.adds for each in told.events) + told.constant + told.start
+    assert total == pytest.approx(told.cosine, abs=1e-5)
+    assert told.forgotten == pytest.approx(0.0, abs=1e-5)
+    assert told.profile_covered == pytest.approx(1.0, abs=1e-5)
+    other = vector_of(model, found_of(model, [e for e in HISTORY if e.item_id != "sock"], said=["gender:f"]).profile)
+    assert told.without is not None
+    assert told.without.profile_cosine == pytest.approx(float(other @ vector_of(model, found.profile)), abs=1e-5)
+    assert any("what the user says of themselves" in line for line in sentences(told))
+    silent = explained(model, settings, replace(found, tokens=()), "shoe", None)
+    assert silent.start == 0.0
+    assert abs(silent.forgotten) > 1e-3
+    assert not any("says of themselves" in line for line in sentences(silent))
+
+
 def test_the_place_and_its_reasons_are_the_lists(settings: Settings) -> None:
     """Rank from 1, length, score and reasons as they were published."""
     found = found_of(MEAN)
@@ -88,6 +110,11 @@ def test_the_place_and_its_reasons_are_the_lists(settings: Settings) -> None:
         ("cap", {"items": {"cap": Item("cap", available=False)}}, "it is not available"),
         ("cap", {"gone": frozenset({"cap"})}, "it is not available"),
         ("cap", {"items": {"cap": Item("cap")}}, "the 2 items of the list rank higher"),
+        (
+            "cap",
+            {"items": {"cap": Item("cap")}, "list_": msgspec.structs.replace(list_of([]), short_because="rules")},
+            "the list has only 0 items: the rules take out whatever else there is",
+        ),
     ],
 )
 def test_an_item_outside_the_list_has_a_reason_too(

@@ -20,6 +20,7 @@ from streams.kafka.memory_file import PART, Facts, load_memory, save_memory
 from streams.recommend.engine import Currents, Refresh
 from streams.recommend.next_model import NextModel
 from streams.recommend.request import Source
+from streams.recommend.rules_file import parse_rules
 from tests.fakes_core import World, contents, event, learned, offsets, world
 from tests.fakes_model import trained
 
@@ -149,6 +150,47 @@ def _numbers_with_category(built: World, refresh: Refresh) -> list[int]:
     assert refresh.ranking is not None
     listed = refresh.ranking.items[refresh.ranking.categories >= 0].tolist()
     return [int(built.catalogue.item_ids[slot][1:]) for slot in listed]
+
+
+RULES = "[[floor]]\ncategory = 'hats'\nshare = 0.2\n[fatigue]\nshown = 1\nrest_hours = 1000"
+
+
+def ruled() -> World:
+    """Two categories of items, rules that count lists, and users who were shown some."""
+    found = world()
+    found.engine.describe([Item(f"i{n}", categories=["hats" if n % 2 else "shoes"]) for n in range(5)])
+    found.engine.take_rules(parse_rules(RULES.encode(), "rules.toml", 20))
+    found.feed([event(f"u{n % 4}", f"i{n % 3}", at_s=n) for n in range(12)])
+    return found
+
+
+def test_what_rules_counted_of_lists_survives_a_restart(tmp_path: Path) -> None:
+    """The rules come after the memory, as in a worker: what was shown pauses on, and exposure is counted on."""
+    source = ruled()
+    save(source, tmp_path)
+    target = load(tmp_path)
+    before = {name: array for name, array in learned(source).items() if name.startswith("rules/")}
+    assert before["rules/floors"]
+    assert any(item >= 0 for row in before["rules/shown_items"] for item in row)
+    target.engine.describe([Item(f"i{n}", categories=["hats" if n % 2 else "shoes"]) for n in range(5)])
+    target.engine.take_rules(parse_rules(RULES.encode(), "rules.toml", 20))
+    after = {name: array for name, array in learned(target).items() if name.startswith("rules/")}
+    assert after == before
+    again = [event("u1", "i4", at_s=99)]
+    lists = [built.engine.prepare(again, offsets(1, 99), 0).ranking for built in (source, target)]
+    assert lists[0] is not None
+    assert lists[1] is not None
+    assert lists[0].items.tolist() == lists[1].items.tolist()
+    shown = {*before["rules/shown_items"][source.store.slot_of["u1"]]} - {-1}
+    assert shown
+    assert not shown & {*lists[1].items[0].tolist()}
+
+
+def test_counts_of_lists_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    """Before the engine is touched."""
+    column = module.Column.of("rules/shown_items", np.zeros((1, 3), np.int32))
+    with pytest.raises(SnapshotCorrupt, match="What the rules counted cannot be read: expected shown_items"):
+        load_written(tmp_path, frames(BEGIN, *COLUMNS, column, PIECE, END))
 
 
 def test_an_empty_memory_is_saved_too(tmp_path: Path) -> None:
@@ -391,5 +433,5 @@ def test_facts_that_differ_are_named(tmp_path: Path) -> None:
 def test_half_lives_and_sources_are_facts() -> None:
     """Views and weights of another configuration are not comparable."""
     assert facts_of(world()).trend_half_lives_s == [3600.0, 86_400.0]
-    assert facts_of(world()).sources[-3:] == ["rising", "trend-1h", "trend-24h"]
+    assert facts_of(world()).sources[-3:] == ["newcomer", "trend-1h", "trend-24h"]
     assert facts_of(world(ranking=False)).sources == []

@@ -103,7 +103,7 @@ async def test_no_snapshot_is_no_reason_to_warn(
         ({"sources": ["neighbours"]}, {}, "its sources is ['neighbours', 'profile',"),
         ({"cluster": "other"}, {}, "its cluster is 'cluster'"),
         ({"topic": "other"}, {}, "its topic is 'profiles'"),
-        ({"schema": 3}, {}, "is not used: its schema is 2, this worker's 3. The"),
+        ({"schema": 4}, {}, "is not used: its schema is 3, this worker's 4. The"),
         ({}, {"ends": {0: 6}}, "goes on at offset 7"),
         ({}, {"delete_retention_s": 30.0}, "tombstones"),
         ({}, {"after_save": {0: 2}}, "made anew"),
@@ -129,18 +129,21 @@ async def test_each_doubt_leaves_the_engine_empty(
 
 
 @pytest.mark.usefixtures("log")
-async def test_a_memory_of_the_first_schema_is_passed_over(
-    place: MemoryPlace, settings: Settings, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("schema", [1, 2])
+async def test_a_memory_of_an_older_schema_is_passed_over(
+    place: MemoryPlace, settings: Settings, caplog: pytest.LogCaptureFixture, schema: int
 ) -> None:
-    """It had one trend and no weights; the log says so and the changelog is read. Its file is not opened."""
+    """One had one trend and no weights, two did not count newcomers and lists; the log says so and the changelog is
+    read. The file is not opened."""
     former = ("cluster", "topic", "model", "dim", "state_width", "recent_items", "event_id_window")
-    extra = {name: place.facts.as_extra()[name] for name in former} | {"trend_half_life_s": 3600.0, "schema": 1}
+    extra = {name: place.facts.as_extra()[name] for name in former} | {"trend_half_life_s": 3600.0, "schema": schema}
     manifest = Manifest(kind="worker", dim=4, size=2, offsets={"0": 7}, saved_at_s=time.time() - 60, extra=extra)
     write_snapshot(place.folder / "memory", manifest, {"memory": lambda file: file.write_bytes(b"of another schema")})
     target = world()
     assert await recall(settings, place, 1, target.engine, compute) is None
     assert contents(target) == contents(world())
-    assert "is not used: its schema is 1, this worker's 2. The changelog is read from its beginning." in caplog.text
+    says = f"is not used: its schema is {schema}, this worker's 3. The changelog is read from its beginning."
+    assert says in caplog.text
 
 
 @pytest.mark.usefixtures("log")

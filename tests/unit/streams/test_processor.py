@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streams.core.errors import CorruptState, DeadLetterLimit
-from streams.core.events import Event, EventType
+from streams.core.events import Event, EventType, Item
 from streams.core.recommendations import Recommendation
 from streams.kafka.changelog import decode_profile
 from streams.kafka.codec import decode_recommendation
@@ -61,6 +61,18 @@ def test_each_touched_user_gets_one_list_with_its_witnesses() -> None:
     assert [n.user_id for n in sent["ü4"].neighbours] == ["u1", "u2"]
     assert [n.similarity for n in sent["ü4"].neighbours] == [1.0, 1.0]
     assert (sent["ü4"].profile.events, sent["ü4"].source.offset) == (1, 104)
+
+
+def test_a_short_list_says_why() -> None:
+    """Until the catalogue can fill it; a full one says nothing, not even null."""
+    found = world()
+    target = processor(found)
+    short = lists(commit(target, [event("u1", "a"), event("u2", "b")], 0))
+    assert {list_.short_because for list_ in short.values()} == {"catalogue-exhausted"}
+    found.engine.describe([Item(f"i{n}") for n in range(30)])
+    output = commit(target, [event("u1", "c", at_s=1.0)], 2)
+    assert lists(output)["u1"].short_because is msgspec.UNSET
+    assert b"short_because" not in output.lists[0][1]
 
 
 def test_every_record_is_counted_once() -> None:

@@ -110,6 +110,14 @@ def test_each_trend_proposes_its_own_best() -> None:
         assert sorted(item for item in found.items[0].tolist() if item >= 0) == expected
 
 
+def test_a_trend_with_a_limit_of_its_own_proposes_so_many() -> None:
+    """Two of the first row, none of the second, whatever each source proposes else."""
+    near, trend = neighbourhood([[1]], [1.0]), np.array([[5, 6, 7], [2, 3, 4]], np.int32)
+    hidden = Hidden(ints(0, 1), ints(5))
+    found = gather_candidates(near, NO_CONTENT, trend, hidden, np.ones(10, np.bool_), 8, ints(2, 0))
+    assert sorted(item for item in found.items[0].tolist() if item >= 0) == [1, 6, 7]
+
+
 def test_equal_votes_prefer_the_smaller_slot() -> None:
     """Ties at the edge of a source are broken by slot."""
     found = gathered(neighbourhood([[8], [3], [5]], [1.0, 1.0, 1.0]), content=ints(-1, -1)[None])

@@ -13,6 +13,7 @@ import pytest
 from streams.core.recommendations import (
     Again,
     BecauseOf,
+    NewIn,
     PopularAmong,
     PopularIn,
     Reason,
@@ -64,16 +65,17 @@ def one_list(found: Ranking) -> list[RecommendedItem]:
 
 
 def test_each_source_has_its_words_largest_first() -> None:
-    """Nine sources are eight kinds: the trends are one."""
-    found = one_list(ranking([3], [[0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.04, 0.06, 0.08]], [0.8125]))
+    """Ten sources are nine kinds: the trends are one."""
+    found = one_list(ranking([3], [[0.27, 0.2, 0.15, 0.1, 0.05, 0.02, 0.04, 0.03, 0.06, 0.08]], [0.8125]))
     reasons = [
-        SimilarUsers(["u4", "u2"], 0.3),
+        SimilarUsers(["u4", "u2"], 0.27),
         BecauseOf("i8", 0.2),
         TogetherWith("i7", 0.15),
         Trending(0.14),
         PopularIn("hats", 0.1),
         Again(0.05),
         Rising(0.04),
+        NewIn("hats", 0.03),
         PopularAmong("age:20", 0.02),
     ]
     assert found == [RecommendedItem("i3", 0.8125, reasons)]
@@ -81,7 +83,7 @@ def test_each_source_has_its_words_largest_first() -> None:
 
 def test_trends_too_small_alone_are_a_reason_together() -> None:
     """They are added before anything is judged too small to be told."""
-    [item] = one_list(ranking([3], [[0.986, 0, 0, 0, 0, 0, 0, 0.007, 0.007]]))
+    [item] = one_list(ranking([3], [[0.986, 0, 0, 0, 0, 0, 0, 0, 0.007, 0.007]]))
     assert item.reasons == [SimilarUsers(["u4", "u2"], 0.986), Trending(0.014)]
 
 
@@ -122,7 +124,7 @@ def test_all_voters_are_named() -> None:
 
 def test_lists_end_where_the_ranking_ends() -> None:
     """Padding makes no items; an empty ranking is an empty list; the tiniest score stays above 0."""
-    short = ranking([3, -1], [[0, 0, 0, 0, 0, 0, 0, 1]], [1e-9, 0])
+    short = ranking([3, -1], [[0, 0, 0, 0, 0, 0, 0, 0, 1]], [1e-9, 0])
     assert one_list(short) == [RecommendedItem("i3", 1e-6, [Trending(1.0)])]
     assert one_list(ranking([-1], [[]])) == []
 
@@ -138,7 +140,9 @@ def test_lists_of_several_users_stay_apart() -> None:
     assert recommended_lists(nobody, USERS, ITEMS, CATEGORIES, GROUPS) == []
 
 
-@pytest.mark.parametrize("reason", [TogetherWith("i1", 0.5), PopularIn("hats", 0.5), Again(0.5), Rising(0.5)])
+@pytest.mark.parametrize(
+    "reason", [TogetherWith("i1", 0.5), PopularIn("hats", 0.5), NewIn("hats", 0.5), Again(0.5), Rising(0.5)]
+)
 def test_a_reader_of_two_kinds_can_read_every_kind(reason: Reason) -> None:
     """Each kind names itself and its share, so that one who knows two of them can tell or skip the others."""
 

@@ -27,6 +27,20 @@ def test_shares_are_of_the_last_lists() -> None:
     assert_allclose(window.shares(), [1 / 3])
 
 
+def test_the_least_share_is_what_lists_without_the_group_leave_of_it() -> None:
+    """The oldest make room for them; a window that is not full yet keeps all that it has."""
+    window = ExposureWindow(1, 3)
+    assert_allclose(window.least_shares(1, 2.0), [0])
+    window.record(lists((1, 2), (0, 2)))
+    assert_allclose(window.least_shares(1, 2.0), [1 / 6])
+    assert_allclose(window.least_shares(2, 2.0), [0 / 6])
+    window.record(lists((2, 2), (1, 2)))  # the first one is gone
+    assert_allclose(window.least_shares(0, 2.0), [3 / 6])
+    assert_allclose(window.least_shares(1, 2.0), [3 / 6])
+    assert_allclose(window.least_shares(2, 2.0), [1 / 6])
+    assert_allclose(window.least_shares(9, 2.0), [0])
+
+
 def test_empty_lists_are_none() -> None:
     """They show nothing and push nothing out."""
     window = ExposureWindow(1, 2)

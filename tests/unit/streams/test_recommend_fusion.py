@@ -15,6 +15,7 @@ from streams.recommend.fusion import (
     FusionConfig,
     FusionWeights,
     Lessons,
+    Reserved,
     Segments,
     fuse,
     learn,
@@ -34,8 +35,10 @@ def opinions(*columns: list[float]) -> np.ndarray:
     return np.array(columns, np.float32).T[None].copy()
 
 
-def fused(items: list[int], worth: np.ndarray, weights: FusionWeights, count: int = 3) -> Fused:
-    return fuse(np.array([items], np.int32), worth, weights, NEWCOMER, count)
+def fused(
+    items: list[int], worth: np.ndarray, weights: FusionWeights, count: int = 3, reserved: Reserved | None = None
+) -> Fused:
+    return fuse(np.array([items], np.int32), worth, weights, NEWCOMER, count, reserved)
 
 
 def taught(
@@ -68,6 +71,33 @@ def test_an_item_that_nobody_knows_ends_the_list() -> None:
     assert found.places.tolist() == [[2, 1, 0]]
     assert_allclose(found.scores[0], [0.5, 1e-6, 1e-6])
     assert_allclose(found.shares[0], [[1, 0], [0, 1], [0, 1]])
+
+
+def test_whom_no_weight_hears_is_still_named_by_the_source_that_says_most() -> None:
+    """The reason is true, though the source counts nothing: no item is called trending by a trend that is silent."""
+    worth = opinions([0.0, 1.0, 0.5], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0])
+    found = fused([1, 2, 3], worth, weights_of([(0.0, 0.0)] * 3))
+    assert found.places.tolist() == [[0, 1, 2]]
+    assert_allclose(found.shares[0], [[0, 1, 0], [1, 0, 0], [0, 1, 0]])
+
+
+def test_reserved_places_go_to_the_best_of_a_group_behind_the_best_of_all() -> None:
+    """Two of group 0 and one of group 1 are missing; who is of both counts for both; nobody comes twice."""
+    worth = opinions([9.0, 8.0, 7.0, 6.0, 5.0, 4.0])
+    reserved = Reserved(np.array([[1, 0, 0, 1, 3, 1]], np.int32), np.array([3, 1], np.int32))
+    found = fused(list(range(6)), worth, weights_of([(1.0, 0.0)]), 2, reserved)
+    assert found.places.tolist() == [[0, 1, 3, 4, -1, -1]]
+    assert (np.diff(found.scores[0]) < 0)[:3].all()
+    assert_allclose(found.shares[0, :4], 1)
+
+
+def test_what_is_among_the_best_needs_no_place_of_its_own() -> None:
+    """A group that has enough of its candidates among the best changes nothing; padding is nobody's candidate."""
+    worth = opinions([9.0, 8.0, 7.0, 6.0])
+    enough = Reserved(np.array([[1, 0, 1, 1]], np.int32), np.array([1], np.int32))
+    assert fused([0, 1, 2, -1], worth, weights_of([(1.0, 0.0)]), 2, enough).places.tolist() == [[0, 1, -1]]
+    more = enough._replace(least=np.array([3], np.int32))
+    assert fused([0, 1, 2, -1], worth, weights_of([(1.0, 0.0)]), 2, more).places.tolist() == [[0, 1, 2, -1, -1]]
 
 
 def test_weights_of_zero_make_a_list_all_the_same() -> None:

@@ -14,6 +14,7 @@ from streams.core.profile import ProfileColumns, ProfileLayout, ProfileStore
 from streams.recommend.cooccurrence import Entered
 from streams.recommend.ranker import Ranker
 from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, source_names
+from streams.recommend.rules import Rules
 from streams.recommend.views import Views
 
 if TYPE_CHECKING:
@@ -227,6 +228,62 @@ def test_what_wakes_up_rises() -> None:
     assert by_name["new"][Source.RISING] > by_name["old"][Source.RISING] > 0
 
 
+RARE = {"mine": "east", "seen": "east", "near": "north-east", "had": "", "never": "", "far": "north"}
+OF_PROVIDER = {"seen", "near", "had", "never"}
+
+
+def _ruled(share: float) -> tuple[World, Ranker]:
+    """Thirty hits that everybody wants, and a group of four items that nobody would propose to this user."""
+    hits = {f"hit{n}": "north-east" for n in range(30)}
+    world = World({**hits, **RARE}, {"me": ["mine", "seen"]}).popular(**dict.fromkeys(hits, 9.0), had=1.0)
+    group = [Item(name, title=RARE[name], provider="rare") for name in sorted(OF_PROVIDER)]
+    world.catalogue.put(group)
+    ranker = Ranker(world.store, world.catalogue, world.views, RankerConfig(list_items=4, candidates=4))
+    ranker.reranker.take(Rules.model_validate({"floor": [{"provider": "rare", "share": share}]}))
+    ranker.weights.shared[:] = 0.0
+    ranker.weights.shared[Source.TREND, 0] = 1.0
+    return world, ranker
+
+
+def test_a_floor_proposes_of_its_group_what_is_like_the_profile_and_what_is_popular() -> None:
+    """Nobody else proposes these, and no trend hears them; the user's own item and what nobody had stay out."""
+    world, ranker = _ruled(0.5)
+    request = world.request("me", vector=(0.8, 0.6))
+    pool = ranker.pool(request)
+    assert OF_PROVIDER & set(world.named(pool.items[0].tolist())) == {"near", "had"}
+    listed = ranker.choose(pool, request, NOW_S)
+    assert {"near", "had"} <= set(world.named(listed.items[0].tolist()))
+    shares = dict(zip(world.named(listed.items[0].tolist()), listed.shares[0], strict=True))
+    assert_allclose(shares["near"], only(Source.PROFILE), err_msg="its weight is 0, and no other source knows it")
+    assert shares["had"][Source.TREND] > 0.99
+    assert_allclose(listed.shares[0].sum(axis=1), 1)
+
+
+def test_a_floors_candidates_are_beyond_those_of_whoever_chooses_by_worth_alone() -> None:
+    """A hundred better candidates do not keep them from being chosen."""
+    world, ranker = _ruled(0.5)
+    names = [f"more{n}" for n in range(200)]
+    world.popular(**dict.fromkeys(names, 5.0))
+    wide = Ranker(world.store, world.catalogue, world.views, RankerConfig(list_items=4, candidates=150))
+    wide.reranker.take(ranker.reranker.rules)
+    request = world.request("me", vector=(0.8, 0.6))
+    items = wide.choose(wide.pool(request), request, NOW_S).items[0].tolist()
+    assert OF_PROVIDER & set(world.named(items)) >= {"had"}
+
+
+def test_a_floor_that_holds_proposes_nothing() -> None:
+    """Enough was published of the group: candidates and lists are those without the rule."""
+    world, ranker = _ruled(0.1)
+    request = world.request("me", vector=(0.8, 0.6))
+    group = world.catalogue.slots(["seen", "near", "had", "never"])[None]
+    for _ in range(3):
+        ranker.reranker.published(np.array([-1], np.int32), group, NOW_S)
+    assert not OF_PROVIDER & set(world.named(ranker.pool(request).items[0].tolist()))
+    held = ranker.pool(request)
+    ranker.reranker.take(Rules())
+    assert_array_equal(held.items, ranker.pool(request).items)
+
+
 def test_weights_decide_who_is_heard() -> None:
     """With all weight on one source the list is that source's."""
     world = World({"hit": "", "near": ""}, {"other": ["near"]}).popular(hit=5.0)
@@ -255,7 +312,7 @@ def test_an_event_teaches_and_the_ranker_stays() -> None:
 def test_sources_are_named_in_the_order_of_the_shares() -> None:
     """The trends last, by their half-life in hours."""
     assert World({}, {}).ranker().sources == (
-        "neighbours", "profile", "together", "category", "repeat", "group", "rising", "trend-1h",
+        "neighbours", "profile", "together", "category", "repeat", "group", "rising", "newcomer", "trend-1h",
         "trend-24h",
     )  # fmt: skip
     assert source_names([1800.0, 7_776_000.0])[-2:] == ("trend-0.5h", "trend-2160h")

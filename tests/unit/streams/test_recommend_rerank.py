@@ -10,7 +10,9 @@ from streams.core.catalogue import Catalogue
 from streams.core.errors import UsageError
 from streams.core.events import EventType, Item
 from streams.core.ports import Floats
-from streams.recommend.rerank import RerankConfig, Reranked, Reranker, ShortBecause
+from streams.core.recommendations import SHORT_SENTENCES
+from streams.recommend.rerank import RerankConfig, Reranked, Reranker, ShortBecause, check_saved
+from streams.recommend.rules import Rules
 from streams.recommend.rules_file import parse_rules
 
 NOW_S = 1_700_000_000.0
@@ -266,6 +268,23 @@ def test_floors_hold_within_a_batch_too() -> None:
     assert found.places.tolist() == [[0, 1, 6], [0, 1, 2], [0, 1, 6]]
 
 
+def test_candidates_are_wanted_for_floors_that_could_break_and_for_no_other() -> None:
+    """None without floors; two spare ones beside twice the share of a list; none once the window has enough."""
+    assert reranker().wanted_of_floors(1).tolist() == []
+    made = reranker(
+        "[[floor]]\nprovider = 'q'\nshare = 0.2\n[[floor]]\nbrand = 'b'\nshare = 0.05\n[exposure]\nwindow_lists = 4",
+        list_items=10,
+    )
+    assert made.wanted_of_floors(1).tolist() == [6, 3]
+    for _ in range(4):
+        publish(made, [6, 7, 8, 0])
+    assert made.wanted_of_floors(1).tolist() == [0, 3]
+    assert made.wanted_of_floors(4).tolist() == [6, 3], "four lists are the whole window"
+    assert made.reserved(np.array([[6, 3, 0, -1]], np.int32)).groups.tolist() == [[1, 2, 0, 0]]
+    publish(made, [3, 4, 5])
+    assert made.reserved(np.array([[6, 3]], np.int32)) is None
+
+
 def test_a_group_is_not_lifted_beyond_its_part_of_one_list() -> None:
     """However much it missed before."""
     made = reranker("[[floor]]\nprovider = 'q'\nshare = 0.2\n[exposure]\nlist_share_max = 0.25")
@@ -349,7 +368,7 @@ def test_a_short_list_says_why(rules: str, candidates: list[int], because: Short
 
 def test_the_reasons_have_words() -> None:
     """For messages and the page."""
-    assert [each.label for each in ShortBecause] == ["not", "catalogue-exhausted", "rules", "fatigue", "caps"]
+    assert [each.word for each in ShortBecause] == [None, *SHORT_SENTENCES]
 
 
 def test_an_empty_catalogue_gives_empty_lists() -> None:
@@ -406,6 +425,55 @@ def test_what_is_remembered_is_saved_and_restored() -> None:
     assert list(other.exposure_shares().values()) == [0]
     assert reranker().saved() == {}
     reranker().restore(made.saved())
+
+
+def test_what_is_restored_waits_for_the_first_rules() -> None:
+    """A worker reads its rules file after its memory; a user forgotten in between is forgotten there too."""
+    text = "[[floor]]\nprovider = 'q'\nshare = 0.2\n[fatigue]\nshown = 1\nrest_hours = 1"
+    made, rules = reranker(text), parse_rules(text.encode(), "rules.toml", 3)
+    publish(made, [6, 0, 1])
+    publish(made, [6, 0, 1], user=1)
+    again = reranker()
+    again.restore(made.saved())
+    again.forget(np.array([1], np.int32))
+    again.take(rules)
+    assert again.exposure_shares() == made.exposure_shares()
+    assert listed(again, ALL) == [2, 3, 4]
+    assert listed(again, ALL, user=1) == [0, 1, 2]
+    again.take(Rules())
+    again.take(rules)
+    assert list(again.exposure_shares().values()) == [0]
+
+
+SAVED = {
+    "exposure": np.ones((2, 2)),
+    "floors": np.array(["a"]),
+    "shown_items": np.zeros((1, 48), np.int32),
+    "shown_times": np.zeros((1, 48), np.uint8),
+    "shown_last_s": np.zeros((1, 48), np.uint32),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"exposure": np.ones((2, 3))}, r"expected exposure of f8 and \(2, 2\), got float64 and \(2, 3\)"),
+        ({"exposure": np.full((2, 2), np.nan)}, "finite"),
+        ({"floors": np.ones(1)}, "expected floors of text"),
+        ({"floors": None}, "expected exposure, floors together"),
+        ({"shown_times": None}, "expected shown_items, shown_times, shown_last_s together"),
+        ({"shown_times": np.zeros((2, 48), np.uint8)}, "expected shown_times of u1"),
+        ({"shown_items": np.zeros((1, 48), np.int64)}, "expected shown_items of i4"),
+        ({"shown_items": np.zeros((1, 47), np.int32)}, "expected shown_items of i4"),
+        ({"other": np.ones(1)}, "expected other of text and None"),
+    ],
+)
+def test_saved_arrays_that_cannot_be_are_refused(changed: dict[str, np.ndarray | None], says: str) -> None:
+    """With what was expected, and nothing is taken over."""
+    check_saved(SAVED)
+    arrays = {name: array for name, array in (SAVED | changed).items() if array is not None}
+    with pytest.raises(ValueError, match=says):
+        reranker().restore(arrays)
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:

@@ -162,8 +162,9 @@ def test_the_report_has_one_row_an_arm_and_its_figures_add_up() -> None:
     for row in made.rows:
         assert row.figures["ndcg@10"] == pytest.approx(_ndcg(replayed, row.model))
         assert sum(part["n"] for part in row.parts["history"].values()) == row.n
-    times_s, points = curves(replayed)
-    assert len(times_s) == len(points)
+    ends, points = curves(replayed)
+    assert len(ends) == len(points)
+    assert ends[-1] == made.rows[0].n
     assert points[:, 0].mean() == pytest.approx(made.rows[0].figures["ndcg@10"], abs=0.02)
     assert 0 <= calibration_error(replayed.judged) <= 1
     low, high = made.rows[0].intervals["ndcg@10"]

@@ -19,18 +19,24 @@ from click.testing import CliRunner, Result
 
 from encoder import EncoderConfig, load_encoder
 from encoder.checkpoint import load_model, load_resume
+from encoder.config import ModelConfig, TrainingConfig
 from encoder.inference import encoder_of
 from streams.cli import cli, main
 from streams.cli.train_progress import TrainProgress
 from streams.core.errors import UsageError
+from streams.train import Listeners, TrainPlan, train_model
+from tests.fakes_encoder import planted_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from encoder.train import Validation
+
 SHOP = ("synthetic", "--users=80", "--items=60", "--communities=4", "--events=2500")
 OTHER_SHOP = ("--events=3000", "--seed=1")
 """Its items are the same and come up in another order."""
-SMALL = ("--dim=8", "--width=16", "--negatives=32", "--batch=32", "--text-encoder=none")
+SMALL = ("--dim=8", "--width=16", "--negatives=32", "--batch=32", "--text-encoder=none", "--device=cpu")
+"""On the CPU, where the same seed gives the same bits."""
 QUICK = (*SMALL, "--epochs=4", "--validate-every=2")
 LONG_EPOCHS = 40
 LONG = (*SMALL, f"--epochs={LONG_EPOCHS}", "--patience=1000", "--validate-every=1")
@@ -168,6 +174,23 @@ def test_a_log_without_words_can_follow_one_with(tmp_path: Path) -> None:
     first, second = (load_model(tmp_path / name) for name in ("worded", "grown"))
     assert (second.text_encoder_version, second.model) == (first.text_encoder_version, first.model)
     load_encoder(EncoderConfig(model="grown", event_types=("view",)))
+
+
+def test_a_stopped_training_goes_on_where_this_command_says(tmp_path: Path) -> None:
+    """Of the command that resumes, the device counts; all else is as it was when the training began."""
+    table, out = planted_log(users=60, items=24), tmp_path / "m"
+    began = TrainingConfig(epochs_max=3, negatives=16, validate_every_epochs=1)
+    plan = TrainPlan(out, model=ModelConfig(dim=8, width=8), config=began, text_encoder="none")
+
+    def stop(_: Validation) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_model(plan, table, tmp_path / "texts", Listeners(on_validated=stop), source="planted")
+    again = replace(plan, resume=True, config=TrainingConfig(epochs_max=9, negatives=99, device="auto"))
+    summary = train_model(again, table, tmp_path / "texts", Listeners(), source="planted")
+    assert summary.epochs == 3
+    assert load_model(out).training == replace(began, device="auto")
 
 
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:

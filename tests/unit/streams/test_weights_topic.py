@@ -23,6 +23,7 @@ from streams.kafka.weights_topic import (
     state_of,
 )
 from streams.recommend.fusion import FusionWeights
+from streams.recommend.shown_lists import PLACES
 
 SOURCES = ("neighbours", "profile", "rising")
 NOW_MS = 1_700_000_000_000
@@ -45,6 +46,30 @@ def test_a_record_is_read_as_it_was_written() -> None:
         assert mine.shape == others.shape
 
 
+def test_what_is_known_of_places_goes_with_the_weights() -> None:
+    """To the last bit; the mean is of those who count any, and as many as one of them has."""
+    counts = np.random.default_rng(5).uniform(0, 9, (3, PLACES))
+    wrote = learned(1, reactions=counts, exploration=0.02)
+    read = decode_weights(encode_weights(wrote))
+    assert read.reactions is not None
+    assert_array_equal(read.reactions, counts)
+    assert read.exploration == 0.02
+    mean = mean_weights([wrote, learned(2, reactions=3 * counts), learned(3)], SOURCES, 0, NOW_MS)
+    assert mean is not None
+    assert mean.reactions is not None
+    assert_allclose(mean.reactions, 2 * counts)
+
+
+def test_records_of_before_there_were_places_are_read() -> None:
+    """Without the last two fields, as older workers write them; those read ours and pass over what they do not know."""
+    fields = msgspec.msgpack.decode(encode_weights(learned(1, reactions=np.ones((3, PLACES)))))
+    old = decode_weights(msgspec.msgpack.encode(fields[:9]))
+    assert (old.reactions, old.exploration, old.lessons) == (None, 0.0, 10)
+    newer = decode_weights(msgspec.msgpack.encode([*fields, "unknown"]))
+    assert newer.reactions is not None
+    assert mean_weights([old], SOURCES, 0, NOW_MS).reactions is None  # type: ignore[union-attr]
+
+
 def test_the_schema_comes_first_and_arrays_are_little_endian() -> None:
     """Another program can read it by this."""
     wrote = learned(1)
@@ -62,6 +87,8 @@ def test_the_schema_comes_first_and_arrays_are_little_endian() -> None:
         ({"shared": bytes(8)}, r"Expected weights of 3 sources in \[48, 192, 12288\] bytes, came \[8, "),
         ({"shared": np.full(6, np.nan).tobytes()}, "Expected finite weights"),
         ({"lessons": -1}, "no less than 0 lessons"),
+        ({"reactions": bytes(8)}, "Expected counts of reactions"),
+        ({"reactions": np.full((3, PLACES), -1.0).tobytes()}, "Expected counts of reactions"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], complaint: str) -> None:

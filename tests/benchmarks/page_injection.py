@@ -1,0 +1,141 @@
+"""Milliseconds from pressing Send on the page until the list that knows the event is drawn, in headless Chromium.
+
+`python tests/benchmarks/page_injection.py --injections 20` prints JSON: an embedded Kafka, a worker and the page as
+processes of their own, a synthetic shop fed at `--rate`, and one user's events sent by the page's own form, each after
+the list of the one before was seen. Also first contentful paint, and the page's memory over `--left-open-s`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from playwright.async_api import Page, async_playwright, expect
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from streams.bench.report import machine  # noqa: E402
+from streams.config import Settings, load_settings  # noqa: E402
+from streams.feed import feed  # noqa: E402
+from streams.kafka.broker import EmbeddedKafka  # noqa: E402
+from streams.kafka.digest import read_profiles  # noqa: E402
+from streams.kafka.processes import free_ports  # noqa: E402
+from streams.kafka.topics import create_topics  # noqa: E402
+from streams.sources import open_source  # noqa: E402
+from tests.integration.storm import WorkerProcess, drained  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHOP = {"users": 500, "items": 500}
+PAST = 5000
+WAIT_MS = 30_000
+BAR_MS = 1000
+
+
+async def injected_ms(page: Page, number: int) -> float:
+    """One event by the form; what the page measured, from the press to the list."""
+    result = page.locator("#try-result")
+    before = await result.inner_text()
+    await page.locator("#try-item").fill(f"i{number % SHOP['items']}")
+    await page.locator("#try-send").click()
+    await expect(result).not_to_have_text(before, timeout=WAIT_MS)
+    await expect(result).to_contain_text("was here after", timeout=WAIT_MS)
+    return float(await result.get_attribute("data-seen-ms") or "nan")
+
+
+async def heap_mb(page: Page) -> float:
+    """What the page's scripts hold after a collection."""
+    session = await page.context.new_cdp_session(page)
+    await session.send("HeapProfiler.collectGarbage")
+    used = (await session.send("Runtime.getHeapUsage"))["usedSize"]
+    await session.detach()
+    return round(used / 1e6, 2)
+
+
+async def measure(settings: Settings, address: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Opens the busiest user and injects; then leaves the overview open."""
+    busiest = max((await read_profiles(settings)).values(), key=lambda profile: profile.events).user_id
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = await browser.new_page(viewport={"width": 1280, "height": 900})
+        await page.goto(f"{address}#/person/{busiest}")
+        await expect(page.locator("#person-items .item-head").first).to_be_visible(timeout=WAIT_MS)
+        paint = await page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        spent = [await injected_ms(page, number) for number in range(arguments.injections)]
+        await page.goto(f"{address}#/overview")
+        heap = [await heap_mb(page)]
+        for _ in range(arguments.left_open_s // arguments.every_s):
+            await asyncio.sleep(arguments.every_s)
+            heap.append(await heap_mb(page))
+        await browser.close()
+    p50, p95 = np.percentile(spent, [50, 95])
+    return {
+        "injections": len(spent),
+        "changed_list_ms": {"p50": round(p50), "p95": round(p95), "max": round(max(spent)), "bar_p95": BAR_MS},
+        "first_contentful_paint_ms": round(paint),
+        "heap_mb": heap,
+    }
+
+
+@contextmanager
+def serving(bootstrap: str) -> Iterator[str]:
+    """Address of a `nearstream dashboard` in a process of its own."""
+    command = [sys.executable, "-m", "streams", "dashboard", "--bootstrap", bootstrap, "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=ROOT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Kafka, worker, page; a steady stream beside the injections."""
+    with EmbeddedKafka(folder / "kafka", brokers=1, port=free_ports(1)[0], die_with_owner=True) as kafka:
+        settings = load_settings(bootstrap=kafka.bootstrap, partitions=4)
+        await create_topics(settings)
+        await feed(open_source("synthetic", events=PAST, **SHOP), settings)
+        with ExitStack() as stack:
+            stack.enter_context(WorkerProcess("worker-1", settings, folder / "worker.log")).start()
+            await drained(settings, PAST)
+            address = stack.enter_context(serving(kafka.bootstrap))
+            stream = asyncio.create_task(
+                feed(open_source("synthetic", events=10**6, seed=2, **SHOP), settings, rate=arguments.rate)
+            )
+            try:
+                return await measure(settings, address, arguments)
+            finally:
+                stream.cancel()
+                await asyncio.wait({stream})
+
+
+def main() -> None:
+    """Prints the figures as JSON with their conditions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--injections", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=50.0, help="Events a second of other users beside it.")
+    parser.add_argument("--left-open-s", type=int, default=0)
+    parser.add_argument("--every-s", type=int, default=60)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(run(arguments, Path(folder)))
+    print(json.dumps({"conditions": {**machine(), "rate": arguments.rate}, **found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
