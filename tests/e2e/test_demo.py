@@ -39,7 +39,7 @@ POLL_S = 0.1
 DESKDROP = Path(__file__).resolve().parents[2] / "../shared/data/deskdrop"
 REASON = re.compile(
     r"similar user|^(Resembles|Often goes together with) “.+”, which this user had\.|^Many people have it right now\.|"
-    r"^Many more people have it lately|^Popular in “.+”, which this user looks at\.|"
+    r"^Many more people have it lately|^(Popular|New) in “.+”, which this user looks at\.|"
     r"^Popular among people with “.+”, as this user\."
 )
 
