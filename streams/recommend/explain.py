@@ -92,8 +92,10 @@ def recommended_lists(
 
 
 def _by_kind(shares: Floats) -> NDArray[np.float64]:
-    """(i, kinds) of shares (i, S): all trends are one kind, the last."""
+    """(i, kinds) of shares (i, S): trends are one kind, the last, and tastes speak by the item that a profile names."""
     by_kind = shares[:, : Source.TREND + 1].astype(np.float64)
+    by_kind[:, Source.PROFILE] += by_kind[:, Source.INTERESTS]
+    by_kind[:, Source.INTERESTS] = 0
     by_kind[:, Source.TREND] = shares[:, Source.TREND :].sum(axis=1, dtype=np.float64)
     return by_kind
 
@@ -133,7 +135,7 @@ def _made(kind: int, columns: _Columns, rows: Rows, shares: list[float], names: 
     match kind:
         case Source.NEIGHBOURS:
             return map(SimilarUsers, _voters(columns.voters[rows], names.users), shares)
-        case Source.PROFILE:
+        case Source.PROFILE | Source.INTERESTS:
             return map(BecauseOf, names.of_items(columns.anchors[rows]), shares)
         case Source.TOGETHER:
             return map(TogetherWith, names.of_items(columns.companions[rows]), shares)

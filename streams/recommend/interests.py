@@ -236,7 +236,7 @@ def _describe(
 def raise_to_interests(
     worth: Floats, interests: Interests, items: Slots, item_vectors: Floats, eligible: NDArray[np.bool_]
 ) -> None:
-    """Makes cosines (u, c) of items with the profile those with whichever interest is nearer, in place."""
+    """Raises numbers (u, c) to the cosines of the items with whichever interest is nearest, in place."""
     for row in range(items.shape[0]):
         for interest in range(interests.weights.shape[1]):
             if interests.weights[row, interest] == 0.0:

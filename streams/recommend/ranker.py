@@ -219,9 +219,11 @@ class Ranker:
         worth = np.zeros((*items.shape, len(self.sources)), np.float32)
         worth[:, :, Source.NEIGHBOURS] = found.votes
         alike = cosines(request.vectors, guided, items, catalogue.vectors, eligible)
-        if request.interests is not None:
-            raise_to_interests(alike, request.interests, items, catalogue.vectors, eligible)
         worth[:, :, Source.PROFILE] = _warmed(alike, self._config.content_temperature)
+        if request.interests is not None:
+            alike = np.zeros_like(alike)
+            raise_to_interests(alike, request.interests, items, catalogue.vectors, eligible)
+            worth[:, :, Source.INTERESTS] = _warmed(alike, self._config.content_temperature)
         worth[:, :, Source.TOGETHER], companions = views.together.score(
             request.recent_items, request.recent_count, items
         )

@@ -39,7 +39,9 @@ class Source(IntEnum):
     """What is popular of late much more than it ever was: new or waking up."""
     NEWCOMER = 7
     """What nobody had yet in the categories of the user's last items."""
-    TREND = 8
+    INTERESTS = 8
+    """Likeness of the item's vector to the nearest taste of a user who has several."""
+    TREND = 9
     """What is popular with everybody; the first of several half-lives."""
 
 

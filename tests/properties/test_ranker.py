@@ -201,7 +201,8 @@ def test_every_score_has_its_reasons(world: World) -> None:
     assert (ranking.shares >= 0).all()
     assert_allclose(ranking.shares.sum(-1), present, atol=1e-6)
     assert ((ranking.voters[..., 0] >= 0) | (ranking.shares[..., 0] == 0)).all()
-    assert ((ranking.anchors >= 0) | (ranking.shares[..., Source.PROFILE] == 0)).all()
+    alike = ranking.shares[..., Source.PROFILE] + ranking.shares[..., Source.INTERESTS]
+    assert ((ranking.anchors >= 0) | (alike == 0)).all()
     assert ((ranking.companions >= 0) | (ranking.shares[..., Source.TOGETHER] == 0)).all()
     in_category = ranking.shares[..., Source.CATEGORY] + ranking.shares[..., Source.NEWCOMER]
     assert ((ranking.categories >= 0) | (in_category == 0)).all()
@@ -334,6 +335,7 @@ class Reference:
             {},  # nobody is described, so groups are silent
             shares_of_the_best(rising, candidates),
             {item: self.newcomer(item) for item in candidates},
+            {},  # the profile is the only taste
             *(shares_of_the_best(masses, candidates) for masses in trends),
         ]
 

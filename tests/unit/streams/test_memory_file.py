@@ -433,5 +433,5 @@ def test_facts_that_differ_are_named(tmp_path: Path) -> None:
 def test_half_lives_and_sources_are_facts() -> None:
     """Views and weights of another configuration are not comparable."""
     assert facts_of(world()).trend_half_lives_s == [3600.0, 86_400.0]
-    assert facts_of(world()).sources[-3:] == ["newcomer", "trend-1h", "trend-24h"]
+    assert facts_of(world()).sources[-3:] == ["interests", "trend-1h", "trend-24h"]
     assert facts_of(world(ranking=False)).sources == []

@@ -222,7 +222,8 @@ def test_both_tastes_are_in_the_list_of_somebody_who_has_two() -> None:
     assert all(
         reason.item_id[0] == kind for reason, kind in zip(reasons, kinds, strict=True) if kind != "m"
     )  # because of an item of the same taste
-    assert_allclose(ranking.shares[0, : len(names), Source.PROFILE], 1, atol=1e-5)
+    alike = ranking.shares[0, : len(names)]
+    assert_allclose(alike[:, Source.PROFILE] + alike[:, Source.INTERESTS], 1, atol=1e-5)
 
 
 def test_what_was_bought_is_not_proposed_by_an_interest() -> None:
@@ -253,7 +254,10 @@ def test_an_engine_asks_for_as_many_tastes_as_the_settings_say() -> None:
     assert one.taught is not None
     assert two.taught is not None
     soup = engines[0].catalogue.slot_of["vegetable soup recipe"]
-    worth = [
-        pool.worth[0, pool.items[0].tolist().index(soup), Source.PROFILE] for pool in (one.taught.pool, two.taught.pool)
-    ]
-    assert worth[1] > 2 * worth[0]
+    by_profile, by_taste = (
+        [pool.worth[0, pool.items[0].tolist().index(soup), source] for pool in (one.taught.pool, two.taught.pool)]
+        for source in (Source.PROFILE, Source.INTERESTS)
+    )
+    assert by_profile[0] == by_profile[1]
+    assert by_taste[0] == 0
+    assert by_taste[1] > 2 * by_profile[1]

@@ -312,7 +312,8 @@ def test_an_event_teaches_and_the_ranker_stays() -> None:
 def test_sources_are_named_in_the_order_of_the_shares() -> None:
     """The trends last, by their half-life in hours."""
     assert World({}, {}).ranker().sources == (
-        "neighbours", "profile", "together", "category", "repeat", "group", "rising", "newcomer", "trend-1h",
+        "neighbours", "profile", "together", "category", "repeat", "group", "rising", "newcomer", "interests",
+            "trend-1h",
         "trend-24h",
     )  # fmt: skip
     assert source_names([1800.0, 7_776_000.0])[-2:] == ("trend-0.5h", "trend-2160h")
