@@ -65,8 +65,8 @@ def one_list(found: Ranking) -> list[RecommendedItem]:
 
 
 def test_each_source_has_its_words_largest_first() -> None:
-    """Ten sources are nine kinds: the trends are one."""
-    found = one_list(ranking([3], [[0.27, 0.2, 0.15, 0.1, 0.05, 0.02, 0.04, 0.03, 0.06, 0.08]], [0.8125]))
+    """Eleven sources are nine kinds: the trends are one, and profile and tastes are one."""
+    found = one_list(ranking([3], [[0.27, 0.13, 0.15, 0.1, 0.05, 0.02, 0.04, 0.03, 0.07, 0.06, 0.08]], [0.8125]))
     reasons = [
         SimilarUsers(["u4", "u2"], 0.27),
         BecauseOf("i8", 0.2),
@@ -83,8 +83,20 @@ def test_each_source_has_its_words_largest_first() -> None:
 
 def test_trends_too_small_alone_are_a_reason_together() -> None:
     """They are added before anything is judged too small to be told."""
-    [item] = one_list(ranking([3], [[0.986, 0, 0, 0, 0, 0, 0, 0, 0.007, 0.007]]))
+    [item] = one_list(ranking([3], [[0.986, 0, 0, 0, 0, 0, 0, 0, 0, 0.007, 0.007]]))
     assert item.reasons == [SimilarUsers(["u4", "u2"], 0.986), Trending(0.014)]
+
+
+def test_likeness_to_a_taste_is_told_as_likeness_to_the_users_own_item() -> None:
+    """Whether the profile speaks beside it or not, in one reason; both too small alone are told together."""
+    found = one_list(
+        ranking(
+            [3, 4, 5],
+            [[0.4, 0, 0, 0, 0, 0, 0, 0, 0.6], [0.2, 0.5, 0, 0, 0, 0, 0, 0, 0.3], [0.988, 0.006] + [0] * 6 + [0.006]],
+        )
+    )
+    like = [reason for item in found for reason in item.reasons if isinstance(reason, BecauseOf)]
+    assert like == [BecauseOf("i8", 0.6), BecauseOf("i8", 0.8), BecauseOf("i8", 0.012)]
 
 
 def test_every_order_of_shares_is_sorted() -> None:
@@ -124,7 +136,7 @@ def test_all_voters_are_named() -> None:
 
 def test_lists_end_where_the_ranking_ends() -> None:
     """Padding makes no items; an empty ranking is an empty list; the tiniest score stays above 0."""
-    short = ranking([3, -1], [[0, 0, 0, 0, 0, 0, 0, 0, 1]], [1e-9, 0])
+    short = ranking([3, -1], [[0, 0, 0, 0, 0, 0, 0, 0, 0, 1]], [1e-9, 0])
     assert one_list(short) == [RecommendedItem("i3", 1e-6, [Trending(1.0)])]
     assert one_list(ranking([-1], [[]])) == []
 
