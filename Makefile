@@ -5,9 +5,11 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
+# Many containers set it. The tests start hundreds of processes, each of which would compile every import anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench storm lock clean
+.PHONY: help setup demo test lint format typecheck kernels bench storm lock clean
 
 help:  ## list these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,8 +33,10 @@ setup: $(VENV)/.dev  ## make .venv with everything, pinned and hash-checked
 demo: $(VENV)/.product  ## everything on this machine, with the live page
 	$(RUN)/nearstream demo $(ARGS)
 
-test: setup lint typecheck  ## lint, types, layers and every test (< 15 minutes on two cores)
-	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# In the order of the folders: xdist would begin with the files of the most tests and end with the longest.
+test: setup lint  ## lint, types, layers and every test (< 15 minutes on two cores)
+	$(MAKE) --no-print-directory -j 2 typecheck kernels
+	$(RUN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff and the layers of ARCHITECTURE.md
 	$(RUN)/ruff check .
@@ -45,6 +49,10 @@ format: setup  ## rewrite the code in the house style
 
 typecheck: setup  ## mypy, strict
 	$(RUN)/mypy
+
+# numba keeps beside the source what it compiled: here once, not in every process of the tests at the same time.
+kernels: setup
+	$(RUN)/python -c 'from streams.config import Settings; from streams.wiring import build_engine; build_engine(Settings()).warm_up_rules()'
 
 bench: setup  ## ingest, latency, memory and the index's long form on this machine; bars and whether they hold
 	$(RUN)/nearstream bench ingest

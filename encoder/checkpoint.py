@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,6 +74,10 @@ class SavedModel:
     """Validation figures of these weights."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What it was trained on, for people: format, events, users, last time."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """How the training went, for people: what each look at the validation queries saw, oldest first."""
+    trained_at_s: int | None = None
+    """When these weights were saved, epoch seconds; folders of before have none."""
     fingerprint: str = ""
     """Filled in by `load_model` and `save_model`: 12 hexadecimal digits that differ between any two models."""
 
@@ -119,6 +123,8 @@ def save_model(folder: Path, saved: SavedModel, *, resume: Arrays | None = None,
         "training": None if saved.training is None else asdict(saved.training),
         "metrics": dict(saved.metrics),
         "data": dict(saved.data),
+        "history": [dict(seen) for seen in saved.history],
+        "trained_at_s": saved.trained_at_s,
         "files": files,
     }
     manifest["checksum"] = _checksum(json.loads(json.dumps(manifest)))  # of what a reader will see
@@ -149,6 +155,8 @@ def _load(folder: Path, manifest: Mapping[str, Any]) -> SavedModel:
         training=None if manifest["training"] is None else _training_config(manifest["training"], folder),
         metrics=manifest["metrics"],
         data=manifest["data"],
+        history=manifest.get("history", ()),
+        trained_at_s=manifest.get("trained_at_s"),
         fingerprint=manifest["fingerprint"],
     )
 
@@ -171,7 +179,7 @@ def read_fingerprint(folder: Path) -> str:
     Raises:
         UnusableModel: there is none.
     """
-    return str(_manifest(folder)["fingerprint"])
+    return str(read_manifest(folder)["fingerprint"])
 
 
 class _PartMissing(UnusableModel):
@@ -180,12 +188,12 @@ class _PartMissing(UnusableModel):
 
 def _consistent(folder: Path, read: Callable[[Path, Mapping[str, Any]], Found]) -> Found:
     """Reads what one manifest names; anew when a writer has replaced it and deleted what the old one named."""
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     for _ in range(READS_MAX - 1):
         try:
             return read(folder, manifest)
         except _PartMissing:
-            newer = _manifest(folder)
+            newer = read_manifest(folder)
             if newer == manifest:
                 raise
             manifest = newer
@@ -242,7 +250,12 @@ def _delete_unnamed(folder: Path, named: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the folder says of its model, its checksum and schema checked.
+
+    Raises:
+        UnusableModel: there is none, it is damaged, or a newer program wrote it.
+    """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())

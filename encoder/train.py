@@ -60,6 +60,8 @@ class Validation:
     metrics: dict[str, float]
     cpu_s: float
     is_best: bool
+    step: int = 0
+    """Batches until then; 0 in what older programs saved."""
 
 
 @dataclass(slots=True)
@@ -206,7 +208,7 @@ class Trainer:
         if not math.isfinite(score):
             raise self._diverged(loss)
         is_best = score > state.best_score
-        validation = Validation(state.epoch, loss, score, metrics, state.cpu_s, is_best)
+        validation = Validation(state.epoch, loss, score, metrics, state.cpu_s, is_best, state.step)
         state.history.append(validation)
         if is_best:
             state.best_score, state.best_epoch = score, state.epoch

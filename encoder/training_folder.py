@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from encoder.tower import hash_text
 from encoder.train import Trainer, TrainingState, Validation
 from encoder.vocabulary import Vocabulary
 
+HISTORY_MAX = 64
+"""Looks at the validation queries that a folder tells of."""
 _FACTS = ("epoch", "step", "best_score", "best_epoch", "cpu_s")
 _TORCH_RNGS = ("torch_rng", "cuda_rng")
 
@@ -49,6 +51,8 @@ class Training:
     texts: TextVectors | None
     data: Mapping[str, Any]
     images: ImageVectors | None = None
+    clock: Callable[[], float] | None = None
+    """Epoch seconds; without it the folder does not say when it was written."""
 
     def save(self, folder: Path, *, resume: bool = True, int8: bool = False) -> SavedModel:
         """Writes the best weights so far and, with `resume`, the state to go on from; returns what was saved.
@@ -70,6 +74,8 @@ class Training:
             training=self.trainer.config,
             metrics=best,
             data=self.data,
+            history=[_told(seen) for seen in _thinned(state.history)],
+            trained_at_s=None if self.clock is None else int(self.clock()),
         )
         resumable = pack_state(state) if resume else None
         return replace(saved, fingerprint=save_model(folder, saved, resume=resumable, int8=int8))
@@ -86,6 +92,7 @@ def start_training(
     data: Mapping[str, Any],
     start: SavedModel | None = None,
     resume: Arrays | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> Training:
     """A training that is ready to run.
 
@@ -99,6 +106,7 @@ def start_training(
         data: what is told of the data in the folder.
         start: a model to go on from: its vocabulary grows by what is new.
         resume: the state of the same training when it was stopped.
+        clock: epoch seconds; None: the folder does not say when it was written.
 
     Raises:
         UnusableData: nothing can be learned from the table.
@@ -120,7 +128,7 @@ def start_training(
         start=None if start is None else {name: torch.from_numpy(array) for name, array in start.weights.items()},
         state=unpack_state(resume) if resume else None,
     )
-    return Training(trainer, table, vocabulary, texts, data, images)
+    return Training(trainer, table, vocabulary, texts, data, images, clock)
 
 
 def pack_state(state: TrainingState) -> Arrays:
@@ -165,6 +173,19 @@ def unpack_state(arrays: Arrays) -> TrainingState:
     for name in _TORCH_RNGS:
         setattr(state, name, torch.from_numpy(np.array(arrays[name])) if name in arrays else None)
     return state
+
+
+def _thinned(history: Sequence[Validation]) -> list[Validation]:
+    """At most HISTORY_MAX of them, evenly spread, with the first, the last and the best."""
+    if len(history) <= HISTORY_MAX:
+        return list(history)
+    kept = set(np.linspace(0, len(history) - 1, HISTORY_MAX - 1).round().astype(int).tolist())
+    kept.add(max(place for place, seen in enumerate(history) if seen.is_best))
+    return [history[place] for place in sorted(kept)]
+
+
+def _told(seen: Validation) -> dict[str, Any]:
+    return {name: value for name, value in asdict(seen).items() if name != "score"}
 
 
 def _tensors(arrays: Arrays, prefix: str) -> State:

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.results import Floats, Mask, Slots
+from index.room import zeroed
 
 NONE = -1
 ROWS_MIN = 1024
+GROWTH = 1.5
 
 
 class Anchors:
@@ -40,17 +42,8 @@ class Anchors:
 
     def put(self, slots: Slots, vectors: Floats) -> None:
         """Anchors distinct slots that have none at unit vectors (n, d)."""
-        count = self._used + len(slots)
-        if count > len(self._scales):  # room that waits is not mapped; growing step by step would copy again and again
-            rows = max(len(self._row), count)
-            codes, scales = np.zeros((rows, self._codes.shape[1]), np.int8), np.zeros(rows, np.float32)
-            codes[: self._used], scales[: self._used] = self._codes[: self._used], self._scales[: self._used]
-            self._codes, self._scales = codes, scales
         scales = np.abs(vectors).max(axis=1, initial=0.0) / 127.0
-        self._codes[self._used : count] = np.rint(vectors / np.where(scales > 0, scales, 1.0)[:, None])
-        self._scales[self._used : count] = scales
-        self._row[slots] = np.arange(self._used, count, dtype=np.int32)
-        self._used = count
+        self._append(slots, np.rint(vectors / np.where(scales > 0, scales, 1.0)[:, None]), scales)
 
     def cosines(self, slots: Slots, vectors: Floats) -> Floats:
         """Of each vector (n, d) to its slot's anchor, which must be there."""
@@ -58,6 +51,27 @@ class Anchors:
         found: Floats = np.einsum("nd,nd->n", self._codes[rows].astype(np.float32), vectors) * self._scales[rows]
         return found
 
-    def drop(self, slots: Slots) -> None:
-        """These slots are held by another graph from now on. Their copies' room is not used again."""
+    def take_over(self, other: Anchors, slots: Slots) -> None:
+        """These distinct slots stand from now on where `other` anchors them, or have no anchor if it has none.
+
+        The room of their former copies is not used again.
+        """
         self._row[slots] = NONE
+        anchored = slots[~other.missing(slots)]
+        rows = other._row[anchored]
+        self._append(anchored, other._codes[rows], other._scales[rows])
+
+    def _append(self, slots: Slots, codes: NDArray[np.int8] | Floats, scales: Floats) -> None:
+        count = self._used + len(slots)
+        if count > len(self._scales):
+            self._grow(max(len(self._row), int(GROWTH * count)))
+        self._codes[self._used : count] = codes
+        self._scales[self._used : count] = scales
+        self._row[slots] = np.arange(self._used, count, dtype=np.int32)
+        self._used = count
+
+    def _grow(self, rows: int) -> None:
+        """To room for every row at once: room that waits is not mapped, and growing by steps would copy every time."""
+        codes, scales = zeroed(rows, (np.int8, self._codes.shape[1:])), zeroed(rows, np.float32)
+        codes[: self._used], scales[: self._used] = self._codes[: self._used], self._scales[: self._used]
+        self._codes, self._scales = codes, scales

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from index.anchors import Anchors
 from index.config import IndexConfig
 from index.graph import Graph
 from index.kernels import NOBODY
@@ -29,13 +30,16 @@ TUNING_K = 10
 
 @dataclass(slots=True)
 class Build:
-    """A running build. `drift` (capacity,) sums the angles by which rows moved since the build read them."""
+    """A running build, and where the rows that it has read went since."""
 
     tag: int
     slots: Slots
     replaced: frozenset[int]
     """Tags of the graphs that go when this one comes."""
     drift: Floats
+    """(capacity,) sum of the angles of each row's moves since it was read; infinite for rows that were not."""
+    anchors: Anchors
+    """Where the rows that moved since stood when they were read."""
     twins: Twins
     read: Mask = field(init=False)
     """(slots,) which of them were there when their turn came."""
@@ -54,10 +58,26 @@ class Build:
         slots = self.slots[start : start + CHUNK]
         used = view.owner[slots] != NOBODY
         self.read[start : start + CHUNK] = used
-        self.drift[slots] = 0.0
         self.done = start + len(slots)
         taken = slots[used]
+        self.drift[taken] = 0.0
         return taken, view.vectors[taken]
+
+    def moved(self, slots: Slots, former: Floats, angles: Floats) -> None:
+        """Notes the moves of distinct slots from unit rows (n, d). Inside the write guard.
+
+        A row's first move tells for nothing what the graph will hold of it; later it would have to be asked.
+        """
+        drift = self.drift[slots]
+        unmoved = (drift == 0) & self.anchors.missing(slots)
+        self.anchors.put(slots[unmoved], former[unmoved])
+        self.drift[slots] = drift + angles
+
+    def reserve(self, capacity: int) -> None:
+        """Makes room for slots below `capacity`."""
+        if (more := capacity - len(self.drift)) > 0:
+            self.drift = np.concatenate([self.drift, np.full(more, np.inf, np.float32)])
+        self.anchors.reserve(capacity)
 
 
 @dataclass(frozen=True, slots=True)

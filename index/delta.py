@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from index.results import Floats, Slots
+from index.room import zeroed
+from index.table import float_row
 
 GROWTH = 1.5
 NONE = -1
@@ -25,13 +27,16 @@ class DeltaView(NamedTuple):
 class Delta:
     """Append-only copies of table rows; a slot that leaves is zeroed and stays until the delta is made anew."""
 
-    def __init__(self, dim: int, room: int, slots_max: int, slots: Slots, vectors: Floats) -> None:
-        """Begins with these rows (n, d), with room for `room` more: untouched, it takes no memory."""
-        room += len(slots)
-        self.view = DeltaView(np.zeros((room, dim), np.float32), np.zeros(room, np.int32), 0)
-        self._position: Slots = np.full(slots_max, NONE, np.int32)
-        self._held = 0
-        self.put(slots, vectors)
+    def __init__(self, table: Floats, slots: Slots, room: int) -> None:
+        """Begins with these distinct rows of the table (capacity, d), with room for `room` more."""
+        rows = len(slots)
+        vectors, held = zeroed(rows + room, float_row(table.shape[1])), zeroed(rows + room, np.int32)
+        np.take(table, slots, axis=0, out=vectors[:rows], mode="clip")  # the mode that copies once
+        held[:rows] = slots
+        self.view = DeltaView(vectors, held, rows)
+        self._position: Slots = np.full(len(table), NONE, np.int32)
+        self._position[slots] = np.arange(rows, dtype=np.int32)
+        self._held = rows
 
     def __len__(self) -> int:
         return self._held
@@ -72,8 +77,7 @@ class Delta:
 
     def _grown(self, rows: int) -> DeltaView:
         view, room = self.view, int(GROWTH * rows)
-        vectors = np.zeros((room, view.vectors.shape[1]), np.float32)
-        slots = np.zeros(room, np.int32)
+        vectors, slots = zeroed(room, float_row(view.vectors.shape[1])), zeroed(room, np.int32)
         vectors[: view.rows], slots[: view.rows] = view.vectors[: view.rows], view.slots[: view.rows]
         return DeltaView(vectors, slots, view.rows)
 

@@ -31,9 +31,11 @@ class BuildCancelled(Exception):
 class Graph:
     """Immutable neighbours-of-neighbours graph over unit vectors; its labels are slots of the table."""
 
-    def __init__(self, graph: hnswlib.Index, tag: int, ef: int, twins: Twins) -> None:
+    def __init__(self, graph: hnswlib.Index, tag: int, ef: int, twins: Twins, slots: Slots) -> None:
         self._graph = graph
         self.twins = twins
+        self.slots = slots
+        """The slots it was built over."""
         self.tag = tag
         """What `owner` says of the slots that answer from here."""
         self._ef = ef
@@ -59,13 +61,15 @@ class Graph:
         graph = hnswlib.Index("ip", config.dim)
         graph.init_index(max(rows, 1), M=config.m, ef_construction=config.ef_construction, random_seed=config.seed)
         graph.set_num_threads(1)
+        taken = [np.empty(0, np.int32)]
         for slots, vectors in chunks:
             if cancelled():
                 raise BuildCancelled
             if len(slots):
                 nodes = twins.take(slots, vectors)
                 graph.add_items(vectors[nodes], slots[nodes], num_threads=1)
-        return cls(graph, tag, config.ef_search or config.candidates, twins)
+                taken.append(slots)
+        return cls(graph, tag, config.ef_search or config.candidates, twins, np.concatenate(taken))
 
     @classmethod
     def load(cls, config: IndexConfig, path: Path, ef: int, twins: Twins) -> Graph:
@@ -77,7 +81,7 @@ class Graph:
         graph = hnswlib.Index("ip", config.dim)
         graph.load_index(str(path))
         graph.set_num_threads(1)
-        return cls(graph, 0, ef, twins)
+        return cls(graph, 0, ef, twins, np.array([*graph.get_ids_list(), *twins.node_of], np.int32))
 
     def __len__(self) -> int:
         """Rows that can be found through it, chained ones included."""
@@ -102,7 +106,7 @@ class Graph:
         upper = (4 * graph.M + 4) / graph.M + 8
         bookkeeping = 40 + 4 + 48  # a mutex, the level, the entry of a hash map
         by_row = graph.get_max_elements() * (level_0 + upper + bookkeeping)
-        return int(by_row) + LABEL_LOCKS_BYTES + self.twins.chain.nbytes
+        return int(by_row) + LABEL_LOCKS_BYTES + self.twins.chain.nbytes + self.slots.nbytes
 
     def tune(self, ef: int) -> None:
         """Sets the beam width; only before the graph goes into service."""
@@ -114,10 +118,6 @@ class Graph:
         self._graph.save_index(str(path))
         size: int = self._graph.index_file_size()
         return size
-
-    def slots(self) -> Slots:
-        """The slots it was built over."""
-        return np.array([*self._graph.get_ids_list(), *self.twins.node_of], np.int32)
 
     def vectors(self, slots: Slots) -> Floats:
         """What the graph holds of these slots (n, d), which must be in it."""

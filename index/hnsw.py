@@ -3,57 +3,36 @@
 A vector is found through a graph as long as it is within `drift_cosine_min` of what the graph holds of it; found
 candidates are scored by the current vectors. What moved further, and what is new, is in the delta and compared exactly.
 When the delta is full it becomes a small graph of its own (a segment), or, when enough of the base is out of date, all
-is built anew. Builds run in one thread of low priority, and a segment in a second one of ordinary priority where the
-first gets no core; they come into service by one assignment. No query ever meets a graph that changes. Reasons and
-figures: `docs/adr/0013-two-tier-index.md`.
+is built anew. Builds run in the background (`index/builder.py`) and come into service by one assignment; what a query
+reads never changes under it (`index/graph_search.py`). Reasons and figures: `docs/adr/0013-two-tier-index.md`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.anchors import Anchors
-from index.build import CHUNK, Build, Tuning, lower_priority, return_freed_memory, tune
+from index.build import CHUNK, Build, Tuning, return_freed_memory, tune
+from index.builder import Builder
 from index.config import IndexConfig
-from index.delta import RECENT_ROWS, Delta, DeltaView, Recent
+from index.delta import Delta, Recent
 from index.exact import ExactIndex
-from index.graph import BuildCancelled, Graph
-from index.kernels import NOBODY, SCANNED, TAG_MIN, count_owned
+from index.graph import Graph
+from index.graph_search import GraphView, propose
+from index.kernels import NOBODY, SCANNED, TAG_MIN
 from index.results import Floats, IndexStats, Mask, Slots, VectorId
-from index.scan import BLOCK_QUERIES_MAX, scan
+from index.scan import BLOCK_QUERIES_MAX
 from index.stored import Stored, StoredGraph
-from index.table import TableView
 from index.twins import Twins
 
-logger = logging.getLogger(__name__)
-
-WIDENED = 8
-"""Factor of the candidates of a query most of whose first ones were out of date."""
 DEAD_MIN = 256
-FAILED = "building a graph failed; the index goes on with what it has"
-RETRY_S = 60.0
-"""After a build that failed."""
 FILTERED_CANDIDATES_MAX = 4096
-URGENT = 4
-"""Times `delta_max`: past it a segment is built at ordinary priority, for the polite builder gets no core."""
 COST_RATIO_DEFAULT = 500.0
 """Rows that can be scanned for the price of one candidate of a graph, until it was measured."""
-
-
-class GraphView(NamedTuple):
-    """All that a query reads, as of one moment."""
-
-    table: TableView
-    graphs: tuple[Graph, ...]
-    """The base first."""
-    delta: DeltaView
 
 
 class HnswIndex(ExactIndex):
@@ -81,15 +60,12 @@ class HnswIndex(ExactIndex):
         self._generation = 0
         self._in_service_since_s = 0.0
         self._build_s = 0.0
-        self._failed_builds = 0
-        self._retry_at_s = 0.0
         self._rebuild_asked = False
-        self._closing = False
         self._tuning: Tuning | None = None
-        self._thread: threading.Thread | None = None
-        self._urgent_thread: threading.Thread | None = None
-        self._segment_running = False
-        self._view = GraphView(table.view, (), self._delta.view)
+        self._view = GraphView(table.view, (), self._delta.view, self._recent)
+        self._builder = Builder(
+            table.guard, self._base_is_wanted, self._segment_is_wanted, lambda base: self._build(base=base)
+        )
 
     def stats(self) -> IndexStats:
         """All figures, as of now."""
@@ -116,7 +92,7 @@ class HnswIndex(ExactIndex):
                 building=bool(running),
                 build_progress=running[0].progress if running else 0.0,
                 erasures_pending=len(self._erasing),
-                failed_builds=self._failed_builds,
+                failed_builds=self._builder.failed,
             )
         )
 
@@ -130,31 +106,24 @@ class HnswIndex(ExactIndex):
             removed = self.remove(ids)
             if self._graphs or self._builds:
                 self._erasing.update(slots[slots >= 0].tolist())
-                self._wake()
+                self._builder.wake()
         return removed
 
     def rebuild(self, *, wait: bool = False) -> None:
         """Asks for a new base graph; `wait` returns when it is in service."""
         with self._table.guard.write():
             self._rebuild_asked = True
-            self._retry_at_s = 0.0
-            self._wake()
+            self._builder.retry()
         if wait:
             self.settle()
 
     def settle(self, timeout_s: float | None = None) -> bool:
         """Waits until no build runs or is wanted; False when that took longer than `timeout_s`."""
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while (thread := self._urgent_thread or self._thread) is not None:
-            thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
-            if thread.is_alive():
-                return False
-        return True
+        return self._builder.settle(timeout_s)
 
     def close(self) -> None:
         """Stops a running build within some hundredths of a second. The index still answers, but builds no more."""
-        self._closing = True
-        self.settle()
+        self._builder.close()
 
     # -- queries ------------------------------------------------------------------------------------------------------
 
@@ -175,41 +144,7 @@ class HnswIndex(ExactIndex):
     def _find_block(
         self, view: GraphView, queries: Floats, k: int, count: int, allowed: Mask, excluded: Slots
     ) -> tuple[Floats, NDArray[np.object_]]:
-        """Graphs first, then the delta: who moves from the one to the other meanwhile is met at least once."""
-        owner, base = view.table.owner, view.graphs[0]
-        found = [graph.with_twins(graph.nearest(queries, count), k, owner, allowed, excluded) for graph in view.graphs]
-        needed = min(k, self._base_live)
-        for widened in (count * WIDENED, 0):
-            short = np.flatnonzero(count_owned(found[0], owner, base.tag, allowed) < needed)
-            if not len(short):
-                break
-            if widened and not len(allowed) and widened < base.nodes:
-                wide = base.nearest(queries[short], widened)
-                wide = base.with_twins(wide, k, owner, allowed, excluded[short])
-                found[0] = np.concatenate([found[0], np.full((len(queries), wide.shape[1]), -1, np.int32)], axis=1)
-                found[0][short, -wide.shape[1] :] = wide
-        scanned = scan(
-            view.delta.vectors,
-            view.delta.rows,
-            queries,
-            k,
-            owner,
-            slots=view.delta.slots,
-            wanted=SCANNED,
-            allowed=allowed,
-            excluded=excluded,
-        )[1]
-        recent = scan(
-            self._recent.vectors,
-            RECENT_ROWS,
-            queries,
-            k,
-            owner,
-            slots=self._recent.slots,
-            allowed=allowed,
-            excluded=excluded,
-        )[1]
-        candidates = np.concatenate([*found, scanned, recent], axis=1)
+        candidates, short = propose(view, queries, k, count, min(k, self._base_live), allowed, excluded)
         scores, ids = self._scored_anew(view.table.layout, queries, candidates, k, allowed, excluded)
         if len(short):
             scores[short], ids[short] = self._scan_all(queries[short], k, allowed, excluded[short])
@@ -242,7 +177,7 @@ class HnswIndex(ExactIndex):
             super()._restore(held)
             return
         graph, answers, drift = held.graph
-        table, labels = self._table, graph.slots()
+        table, labels = self._table, graph.slots
         rows = held.high
         table.adopt(rows, held.slots, held.ids, held.vectors)
         graph.tag = self._tag_next
@@ -275,7 +210,7 @@ class HnswIndex(ExactIndex):
         angles = np.arccos(np.clip(np.einsum("nd,nd->n", former, rows), -1.0, 1.0))
         vectors[slots] = rows
         for build in self._builds:
-            build.drift[slots] += angles
+            build.moved(slots, former, angles)
         if not self._graphs:
             return
         self._recent.put(slots, rows)
@@ -305,7 +240,7 @@ class HnswIndex(ExactIndex):
         return far
 
     def _anchor(self, slots: Slots, former: Floats, drift: Floats) -> None:
-        """Anchors rows at their first move; those that had moved before their graph came into service are asked for."""
+        """Anchors rows at their first move. What is not known of those that moved before a restart is asked for."""
         missing = self._anchors.missing(slots)
         unmoved = missing & (drift == 0)
         self._anchors.put(slots[unmoved], former[unmoved])
@@ -319,12 +254,10 @@ class HnswIndex(ExactIndex):
     def _add(self, slots: Slots, rows: Floats) -> None:
         super()._add(slots, rows)
         capacity = len(self._table.view.owner)
-        for holder in ((self, "_drift"), *((build, "drift") for build in self._builds)):
-            drift = getattr(*holder)
-            if len(drift) < capacity:
-                grown = np.zeros(capacity, np.float32)
-                grown[: len(drift)] = drift
-                setattr(*holder, grown)
+        if (more := capacity - len(self._drift)) > 0:
+            self._drift = np.concatenate([self._drift, np.zeros(more, np.float32)])
+        for build in self._builds:
+            build.reserve(capacity)
         self._anchors.reserve(capacity)
         self._delta.reserve(capacity)
         if self._graphs:
@@ -350,15 +283,14 @@ class HnswIndex(ExactIndex):
         if self._graphs and self._graph_is_too_much():
             self._drop_graphs()
         self._publish()
-        self._wake()
+        self._builder.wake()
 
     def _new_delta(self, slots: Slots) -> Delta:
         """With room for what may come until a segment takes it over, should a base be built meanwhile."""
-        view = self._table.view
-        return Delta(self.config.dim, 3 * self.config.delta_max, len(view.owner), slots, view.vectors[slots])
+        return Delta(self._table.view.vectors, slots, 3 * self.config.delta_max)
 
     def _publish(self) -> None:
-        self._view = GraphView(self._table.view, self._graphs, self._delta.view)
+        self._view = GraphView(self._table.view, self._graphs, self._delta.view, self._recent)
 
     # -- what to build ------------------------------------------------------------------------------------------------
 
@@ -386,79 +318,9 @@ class HnswIndex(ExactIndex):
         )
 
     def _segment_is_wanted(self, factor: int) -> bool:
-        full = len(self._delta) >= factor * self.config.delta_max
-        return full and bool(self._graphs) and not self._segment_running
+        return bool(self._graphs) and len(self._delta) >= factor * self.config.delta_max
 
-    def _wake(self) -> None:
-        """Starts the builder when there is something to build, and one in a hurry when the delta outgrew it."""
-        if self._closing or time.monotonic() < self._retry_at_s:
-            return
-        if self._thread is None and (self._base_is_wanted() or self._segment_is_wanted(1)):
-            self._thread = threading.Thread(target=self._build_all, name="index-build")
-            self._thread.start()
-        if self._urgent_thread is None and self._segment_is_wanted(URGENT):
-            # of the writer, not of the builder, whose low priority it would inherit
-            self._urgent_thread = threading.Thread(target=self._build_urgently, name="index-build-urgent")
-            self._urgent_thread.start()
-
-    # -- building, in the builder's thread ----------------------------------------------------------------------------
-
-    def _build_all(self) -> None:
-        lower_priority()
-        while True:
-            with self._table.guard.write():
-                base = self._base_is_wanted()
-                if self._cancelled() or not (base or self._segment_is_wanted(1)):
-                    self._thread = None
-                    return
-            try:
-                if base:
-                    self._build(base=True)
-                else:
-                    self._build_segment()
-            except BuildCancelled:
-                continue
-            except Exception:
-                logger.exception(FAILED)
-                with self._table.guard.write():
-                    self._note_failure()
-                    self._thread = None
-                return
-
-    def _build_urgently(self) -> None:
-        """One segment, in a thread of its own; then whatever is wanted still."""
-        try:
-            self._build_segment()
-        except BuildCancelled:
-            logger.debug("the index closes: no segment is built any more")
-        except Exception:
-            logger.exception(FAILED)
-            with self._table.guard.write():
-                self._note_failure()
-        with self._table.guard.write():
-            self._urgent_thread = None
-            if not self._cancelled():
-                self._wake()
-
-    def _note_failure(self) -> None:
-        self._failed_builds += 1
-        self._retry_at_s = time.monotonic() + RETRY_S
-
-    def _build_segment(self) -> None:
-        """Unless one is being built."""
-        with self._table.guard.write():
-            if self._segment_running:
-                return
-            self._segment_running = True
-        try:
-            self._build(base=False)
-        finally:
-            with self._table.guard.write():
-                self._segment_running = False
-
-    def _cancelled(self) -> bool:
-        """Told to close, or the program has ended without closing."""
-        return self._closing or not threading.main_thread().is_alive()
+    # -- building, in a thread of the builder -------------------------------------------------------------------------
 
     def _build(self, *, base: bool) -> None:
         started = time.monotonic()
@@ -467,7 +329,12 @@ class HnswIndex(ExactIndex):
         try:
             build.twins.look_for(self._table.view.vectors, build.slots)
             graph = Graph.build(
-                self.config, build.tag, len(build.slots), self._chunks(build, base=base), build.twins, self._cancelled
+                self.config,
+                build.tag,
+                len(build.slots),
+                self._chunks(build, base=base),
+                build.twins,
+                self._builder.cancelled,
             )
             if base:
                 tuning = tune(self.config, graph, build, self._table.view, self._gate)
@@ -486,7 +353,7 @@ class HnswIndex(ExactIndex):
             with self._table.guard.write():
                 self._builds.remove(build)
                 if base:
-                    self._settle_limbo(build)
+                    self._settle_limbo()
             return_freed_memory()
 
     def _begin(self, *, base: bool) -> Build:
@@ -501,15 +368,17 @@ class HnswIndex(ExactIndex):
             replaced = frozenset(graph.tag for graph in self._graphs[1:]) if crowded else frozenset()
             answering = np.isin(view.owner[: view.high], [SCANNED, *replaced])
             slots = np.flatnonzero(answering).astype(np.int32)
-        build = Build(self._tag_next, slots, replaced, np.zeros(len(view.owner), np.float32), Twins(len(view.owner)))
+        capacity = len(view.owner)
+        drift = np.full(capacity, np.inf, np.float32)
+        build = Build(self._tag_next, slots, replaced, drift, Anchors(self.config.dim, capacity), Twins(capacity))
         self._tag_next += 1
         self._builds.append(build)
         return build
 
     def _chunks(self, build: Build, *, base: bool) -> Iterator[tuple[Slots, Floats]]:
         for start in range(0, len(build.slots), CHUNK):
-            if base and self._segment_is_wanted(2):  # changes outrun the build: the delta must not wait for its end
-                self._build_segment()
+            if base:
+                self._builder.keep_up()
             with self._table.guard.write():
                 chunk = build.take(self._table.view, start)
             yield chunk
@@ -534,29 +403,31 @@ class HnswIndex(ExactIndex):
         self._delta = self._new_delta(beside)
         table.view = table.view._replace(owner=owner)
         if base:
-            self._anchors = Anchors(self.config.dim, len(owner))
+            elsewhere = np.flatnonzero(np.isin(owner, [other.tag for other in kept])).astype(np.int32)
+            build.anchors.take_over(self._anchors, elsewhere)
+            self._anchors = build.anchors
             self._base_live = len(near)
             self._dead = int(np.count_nonzero(owner[members] == NOBODY))
         else:
-            self._anchors.drop(near)
+            self._anchors.take_over(build.anchors, near)
             # a base may have come into service while this segment was built, and lose these rows to it
             self._base_live = int(np.count_nonzero(owner == self._graphs[0].tag))
         self._publish()
 
-    def _settle_limbo(self, build: Build) -> None:
+    def _settle_limbo(self) -> None:
         """Frees the removed slots that no graph holds any more, and counts erased what was to be erased.
 
         The build that just ended has either replaced the former base or been discarded.
         """
         held = np.zeros(len(self._table.view.owner), np.bool_)
         for graph in self._graphs:
-            held[build.slots[build.read] if graph.tag == build.tag else graph.slots()] = True
+            held[graph.slots] = True
         for running in self._builds:
             held[running.slots] = True
-        gone = [slot for slot in self._limbo if not held[slot]]
-        self._limbo = [slot for slot in self._limbo if held[slot]]
+        limbo = np.array(self._limbo, np.int32)
+        self._limbo = limbo[held[limbo]].tolist()
         self._erasing = {slot for slot in self._erasing if held[slot]}
-        self._table.free.extend(gone)
+        self._table.free.extend(limbo[~held[limbo]].tolist())
 
     def _drop_graphs(self) -> None:
         """Back to scanning everything."""

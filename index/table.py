@@ -8,11 +8,9 @@ about candidates comes from the newest view of the same layout and counts only w
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +19,8 @@ from numpy.typing import NDArray
 from index.errors import DimensionMismatch, UnknownId
 from index.kernels import NOBODY, SCANNED
 from index.results import Floats, Mask, Slots, VectorId
+from index.room import zeroed
+from index.slot_map import SlotMap
 
 NORM_MIN = 1e-12
 """Shorter vectors have no direction."""
@@ -101,8 +101,8 @@ class VectorTable:
         """`row` is the form of one vector; see `float_row`."""
         self.row = row
         self.guard = WriteGuard()
-        self.slot_of: dict[VectorId, int] = {}
         self.view = self._empty(capacity, 0, 0)
+        self.slot_of = SlotMap(self.view.ids)
         self.free: list[int] = []
         """Slots that a new id may take at once."""
 
@@ -111,14 +111,14 @@ class VectorTable:
 
     @property
     def memory_bytes(self) -> int:
-        """What the columns and the dict take; untouched room is not mapped, and not counted."""
+        """What the columns and the ids' map take; untouched room is not mapped, and not counted."""
         view = self.view
         row_bytes = self.row.itemsize + view.ids.itemsize + view.owner.itemsize
-        return view.high * row_bytes + sys.getsizeof(self.slot_of)
+        return view.high * row_bytes + self.slot_of.memory_bytes(view.high)
 
-    def slots(self, ids: Iterable[VectorId]) -> Slots:
+    def slots(self, ids: Iterable[VectorId | None]) -> Slots:
         """The slot of each id, -1 for unknown ones."""
-        return np.fromiter(map(self.slot_of.get, ids, repeat(-1)), np.int32)
+        return self.slot_of.find(ids if isinstance(ids, list) else list(ids))
 
     def known_slots(self, ids: Sequence[VectorId]) -> Slots:
         """The slot of each id.
@@ -138,9 +138,9 @@ class VectorTable:
         high = self.view.high
         self._reserve(high + fresh)
         slots = [*reused, *range(high, high + fresh)]
-        self.slot_of.update(zip(ids, slots, strict=True))
         taken = np.array(slots, np.int32)
         self.view.ids[taken] = np.fromiter(ids, np.object_, len(ids))
+        self.slot_of.add(ids, taken)
         self.view.owner[taken] = SCANNED
         self.view = self.view._replace(high=high + fresh)
         return taken
@@ -148,18 +148,18 @@ class VectorTable:
     def adopt(self, rows: int, slots: Slots, ids: Sequence[VectorId], vectors: Floats) -> None:
         """Fills an empty table with rows at given distinct slots below `rows`; the slots between stay unused."""
         self._reserve(rows)
-        self.slot_of = dict(zip(ids, slots.tolist(), strict=True))
         view = self.view
         view.vectors[slots] = vectors
         view.ids[slots] = np.fromiter(ids, np.object_, len(ids))
+        self.slot_of.add(ids, slots)
         view.owner[slots] = SCANNED
         self.view = view._replace(high=rows)
 
     def release(self, ids: Iterable[VectorId]) -> Slots:
         """Takes the known ones among the ids out, zeroing their rows; returns their slots, which the caller frees."""
-        pop = self.slot_of.pop
-        popped = (pop(vector_id, None) for vector_id in ids)
-        slots = np.array([slot for slot in popped if slot is not None], np.int32)
+        slots = np.unique(self.slots(ids))
+        slots = slots[slots >= 0]
+        self.slot_of.drop(slots)
         view = self.view
         view.vectors[slots] = 0.0
         view.ids[slots] = None
@@ -176,15 +176,17 @@ class VectorTable:
         view = self._empty(capacity, size, self.view.layout + 1)
         for new, old in zip(view[:3], self.view[:3], strict=True):
             new[:size] = old[used]
-        self.slot_of = dict(zip(view.ids[:size].tolist(), range(size), strict=True))
+        slot_of = SlotMap(view.ids)
+        slot_of.add(view.ids[:size].tolist(), np.arange(size, dtype=np.int32))
+        self.slot_of = slot_of
         self.free = []
         self.view = view
 
     def _empty(self, capacity: int, high: int, layout: int) -> TableView:
         return TableView(
-            np.zeros(capacity, self.row),
+            zeroed(capacity, self.row),
             np.empty(capacity, np.object_),
-            np.zeros(capacity, np.int32),
+            zeroed(capacity, np.int32),
             high,
             layout,
         )
@@ -194,11 +196,11 @@ class VectorTable:
         if rows <= capacity:
             return
         capacity = max(rows, int(capacity * GROWTH))
-        # zeroed memory is mapped page by page when it is written: room that waits costs nothing
         grown = self._empty(capacity, self.view.high, self.view.layout)
         for new, old in zip(grown[:3], self.view[:3], strict=True):
             new[: grown.high] = old[: grown.high]
         self.view = grown
+        self.slot_of.move_to(grown.ids)
 
 
 def normalised(vectors: Floats, dim: int) -> tuple[Floats, NDArray[np.float64]]:

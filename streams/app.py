@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import faust
 import mode
 import uvloop
 from faust.app.base import BootStrategy
+from faust.web import View
 
-from streams.core.errors import NearstreamError, UsageError
+from streams.api.what_if import WorkerPage
+from streams.core.errors import NearstreamError, UsageError, WorkerUnavailable
 from streams.kafka.worker import Worker
 from streams.metrics import Metrics
 from streams.wiring import build_engine, image_folder, model_folder
 
 if TYPE_CHECKING:
     from streams.config import Settings
+    from streams.core.what_if import WhatIf, WhatIfQuestion, WhatIfRefusal
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +42,10 @@ class WorkerService(mode.Service):
 
     logger = logging.getLogger("mode.service")  # its "Starting..." and "Stopping..." are the library's noise
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, web_port: int) -> None:
         super().__init__()
         self._settings = settings
+        self._web_port = web_port
         self.metrics = Metrics()
         self.worker: Worker | None = None
         self.failure: NearstreamError | None = None
@@ -62,12 +67,18 @@ class WorkerService(mode.Service):
                 images=image_folder(self._settings),
                 weights_interval_s=self._settings.weights_interval_s,
             )
-            self.worker.reporter.web_url = f"http://{_reachable_host(self._settings)}:{self._settings.web_port}"
+            self.worker.reporter.web_url = self._settings.web_url or _own_url(self._settings, self._web_port)
             await self.worker.start()
             await self.worker.failed
         except NearstreamError as error:
             self.failure = error
             self.halt.set()
+
+    async def what_if(self, user_id: str, question: WhatIfQuestion) -> WhatIf | WhatIfRefusal:
+        """See `Worker.what_if`. Raises WorkerUnavailable also while the worker is not there yet."""
+        if self.worker is None:
+            raise WorkerUnavailable("This worker is starting. Ask again once it runs.")
+        return await self.worker.what_if(user_id, question)
 
     async def on_stop(self) -> None:
         """Leaves the group and closes everything in bounded time."""
@@ -75,8 +86,12 @@ class WorkerService(mode.Service):
             await self.worker.stop()
 
 
-def create_app(settings: Settings) -> tuple[faust.App, WorkerService]:
-    """The Faust app with the worker's web pages, and the service that runs beside it; nothing starts yet."""
+def create_app(settings: Settings, web_port: int | None = None) -> tuple[faust.App, WorkerService]:
+    """The Faust app with the worker's web pages, and the service that runs beside it; nothing starts yet.
+
+    `web_port` takes the place of the settings' own, which may be 0; Faust knows no port 0.
+    """
+    web_port = settings.web_port if web_port is None else web_port
     app = _App(
         settings.group,
         broker=f"kafka://{settings.bootstrap.split(',')[0]}",
@@ -84,12 +99,12 @@ def create_app(settings: Settings) -> tuple[faust.App, WorkerService]:
         datadir=str(settings.data_dir / "faust"),
         web_host=settings.web_host,
         web_bind=settings.web_host,
-        web_port=settings.web_port,
+        web_port=web_port,
         topic_disable_leader=True,
         autodiscover=False,
     )
-    service = WorkerService(settings)
-    _add_pages(app, service)
+    service = WorkerService(settings, web_port)
+    _add_pages(app, service, WorkerPage(settings, service.what_if, time.time))
     return app, service
 
 
@@ -99,12 +114,12 @@ def run_worker(settings: Settings) -> None:
     Raises:
         NearstreamError: the verdict that stopped the worker.
     """
-    _check_port_free(settings)
+    web_port = _usable_port(settings)
     datadir = settings.data_dir / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    app, service = create_app(settings)
+    app, service = create_app(settings, web_port)
     host = faust.Worker(app, service, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     host.spinner = None  # it writes control characters to stdout
     try:
@@ -127,24 +142,28 @@ async def _until_halted(host: faust.Worker, service: WorkerService) -> None:
     await running
 
 
-def _reachable_host(settings: Settings) -> str:
+def _own_url(settings: Settings, web_port: int) -> str:
     """The address to show: a worker that listens everywhere is reached by its machine's name."""
-    return socket.gethostname() if settings.web_host in {"0.0.0.0", "::"} else settings.web_host
+    host = socket.gethostname() if settings.web_host in {"0.0.0.0", "::"} else settings.web_host
+    return f"http://[{host}]:{web_port}" if ":" in host else f"http://{host}:{web_port}"
 
 
-def _check_port_free(settings: Settings) -> None:
+def _usable_port(settings: Settings) -> int:
+    """The settings' port or, for 0, a free one that the system chose. Raises UsageError: it cannot be listened on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.web_host, settings.web_port))
+            port: int = probe.getsockname()[1]
         except OSError as error:
             raise UsageError(
                 f"The worker's web address {settings.web_host}:{settings.web_port} cannot be used "
                 f"({error.strerror}). Choose another with --web-port or NEARSTREAM_WEB_PORT."
             ) from error
+    return port
 
 
-def _add_pages(app: faust.App, service: WorkerService) -> None:
+def _add_pages(app: faust.App, service: WorkerService, supposing: WorkerPage) -> None:
     @app.page("/metrics")
     async def metrics(web: Any, request: Any) -> Any:  # noqa: ARG001 - Faust passes both
         return web.bytes(service.metrics.exposition(), content_type="text/plain")
@@ -163,3 +182,8 @@ def _add_pages(app: faust.App, service: WorkerService) -> None:
             "message": None if worker is None else worker.reporter.message,
         }
         return web.json(answer, status=200 if ready else 503)
+
+    @app.page("/what-if")
+    class WhatIfPage(View):
+        async def post(self, request: Any) -> Any:
+            return await supposing.handle(request)

@@ -6,6 +6,8 @@ then the defaults below.
 
 from __future__ import annotations
 
+import os
+import re
 from itertools import pairwise
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -43,13 +45,11 @@ DEFAULT_TYPE_WEIGHTS: dict[EventType, float] = {
 }
 HEARTBEATS_PER_SESSION_MIN = 3
 TLS_SETTINGS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password")
-PLAINTEXT_ENVIRONMENT = {
-    "NEARSTREAM_SECURITY_PROTOCOL": "PLAINTEXT",
-    **{f"NEARSTREAM_{name.upper()}": "" for name in TLS_SETTINGS},
-}
-"""Variables for a child that talks to the embedded Kafka, whatever its surroundings say of another cluster."""
+PLAINTEXT = {"security_protocol": "PLAINTEXT", **dict.fromkeys(TLS_SETTINGS, "")}
+"""Settings of a child that talks to the embedded Kafka, whatever its surroundings say of another cluster."""
 TOKEN_SETTINGS = ("read_token", "write_token")
 TOKEN_CHARS_MIN = 16
+LOGIN_IN_URL = re.compile(r"://[^/\s]*@")
 SECRET_SETTINGS = frozenset({"sasl_password", "ssl_key_password", *TOKEN_SETTINGS})
 EXCLUDED_ITEMS_LIMIT = 700
 """With the recent items, ids of 256 characters of 4 bytes then still fit one record of 1 MiB, Kafka's default bound."""
@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     )
     web_host: str = Field("127.0.0.1", description="Address of the worker's metrics and health endpoints.")
     web_port: int = Field(6066, ge=0, le=65535, description="Port of the worker's web endpoints; 0 = any.")
+    web_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="Where page and commands reach the worker's web endpoints, such as http://worker-1.internal:6066; "
+        "unset = its host and port.",
+    )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://\S+$",
@@ -234,8 +240,13 @@ class Settings(BaseSettings):
     diversity: float = Field(
         0.0, ge=0, le=1, description="How much items of a list must differ; 0 = by score only, 1 = by difference only."
     )
-    diversity_by: Literal["mmr", "dpp"] = Field(
-        "mmr", description="mmr: unlike the most similar one in the list; dpp: unlike all of them together."
+    diversity_by: Literal["msd", "mmr", "dpp"] = Field(
+        "msd",
+        description="msd: far from the list's items on average; mmr: unlike the most similar of them; dpp: unlike all "
+        "of them together.",
+    )
+    diversity_head: int = Field(
+        4, ge=0, le=200, description="First places of a list that go by score, whatever diversity asks for."
     )
     calibration: float = Field(
         0.0, ge=0, le=1, description="How much a list must have the categories of the user's recent items; 0 = not."
@@ -272,7 +283,7 @@ class Settings(BaseSettings):
             )
         return self
 
-    @field_validator(*TLS_SETTINGS, *TOKEN_SETTINGS, "trusted_user_header", mode="before")
+    @field_validator(*TLS_SETTINGS, *TOKEN_SETTINGS, "trusted_user_header", "web_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """So that a variable can take back what the file says."""
@@ -355,6 +366,21 @@ def load_settings(**flags: Any) -> Settings:
     )
 
 
+def child_environment(**settings: object) -> dict[str, str]:
+    """The environment of a program of ours that this process starts: our own, with these settings in place of its own.
+
+    BLAS gets one thread there (rule 7).
+
+    Raises:
+        ValueError: there is no setting of one of these names.
+    """
+    unknown = settings.keys() - Settings.model_fields.keys()
+    if unknown:
+        raise ValueError(f"expected names of settings, got {', '.join(sorted(unknown))}")
+    given = {f"NEARSTREAM_{name.upper()}": str(value) for name, value in settings.items()}
+    return {**os.environ, **given, "OMP_NUM_THREADS": "1"}
+
+
 SettingSource = Literal["flag", "environment", "nearstream.toml", "default"]
 
 
@@ -381,10 +407,15 @@ def settings_in_force(settings: Settings) -> list[SettingInForce]:
             source = "flag"
         elif name in settings.model_fields_set:
             source = "environment" if name in environment else "nearstream.toml"
-        value = getattr(settings, name)
-        shown = "hidden" if name in SECRET_SETTINGS and value is not None else value
-        found.append(SettingInForce(name, shown, source, field.description or ""))
+        found.append(SettingInForce(name, _shown(name, getattr(settings, name)), source, field.description or ""))
     return found
+
+
+def _shown(name: str, value: Any) -> Any:
+    """The value without what nobody may read: secrets, and a login within an address."""
+    if name in SECRET_SETTINGS and value is not None:
+        return "hidden"
+    return LOGIN_IN_URL.sub("://hidden@", value) if isinstance(value, str) else value
 
 
 def _complaint(details: ErrorDetails) -> str:

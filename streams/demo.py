@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -21,16 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from streams.config import PLAINTEXT_ENVIRONMENT
 from streams.core.errors import NearstreamError, UsageError
 from streams.core.status import Quantiles, WorkerStatus
 from streams.dashboard.server import serve_dashboard
+from streams.demo_worker import DemoWorker, worker_process
 from streams.feed import FeedSummary, epoch_ms, feed
 from streams.kafka.api_backend import KafkaBackend
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.digest import digest_of, read_profiles
 from streams.kafka.observer import KafkaObserver
-from streams.kafka.processes import free_ports, spawn_watchdog
 from streams.kafka.topics import create_topics
 from streams.sources.stretch import Stretch
 
@@ -44,15 +39,12 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 WORKER_START_S_MAX = 60.0
-WORKER_STOP_S_MAX = 10.0
 STALL_S_MAX = 60.0
 POLL_S = 0.25
 HISTORY_EVENTS_MAX = 10_000
 HISTORY_RATE = 2_000.0
 """Events per second: quick, and still no more than a worker on a busy laptop keeps up with."""
 MODEL_FOLDER, TEXT_CACHE_FOLDER = "model", "text-cache"
-LAST_WORDS_LINES = 5
-LAST_WORDS_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +105,6 @@ class DemoScene:
     observe: Callable[[], Observation] | None = None
     """Looks at the topics, once there are any."""
     observation: Observation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DemoWorker:
-    """The worker's process and what it writes."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def check_alive(self) -> None:
-        """Raises NearstreamError, with what the worker said last, when it has ended by itself."""
-        if self.process.poll() is not None:
-            raise NearstreamError(
-                f"The worker ended by itself with exit code {self.process.returncode}. {self.last_words()}"
-            )
-
-    def last_words(self) -> str:
-        """The end of its log, as a sentence and lines."""
-        with self.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()[-LAST_WORDS_LINES:]
-        return "It said last:\n" + ("\n".join(f"  {line}" for line in lines) or "  (nothing)")
 
 
 async def run_demo(
@@ -242,7 +212,7 @@ async def _run_on(
 ) -> DemoSummary | None:
     """The demo on a broker that runs."""
     await create_topics(settings)
-    with _worker_process(settings, folder / "worker.log") as worker:
+    with worker_process(settings, folder / "worker.log") as worker:
         async with KafkaObserver(settings) as observer, _page(observer, settings, scene, on_page):
             with _observed(observer, scene):
                 scene.stage = "starting the worker"
@@ -281,41 +251,6 @@ async def _publish_past(
     past = Stretch(plan.source, first, trained.past_events, shift_ms=shift_ms)
     await _feed(past, settings, worker, stop, rate=HISTORY_RATE, limit=None, mode="keep")
     return Stretch(plan.source, trained.past_events, events_only=True)
-
-
-@contextmanager
-def _worker_process(settings: Settings, log: Path) -> Iterator[DemoWorker]:
-    """A worker in a process of its own, ended with this one however that ends."""
-    name = f"demo-{uuid.uuid4().hex[:8]}"
-    environment = {
-        **os.environ,
-        **PLAINTEXT_ENVIRONMENT,
-        "NEARSTREAM_BOOTSTRAP": settings.bootstrap,
-        "NEARSTREAM_PREFIX": settings.prefix,
-        "NEARSTREAM_MODEL": settings.model,
-        "NEARSTREAM_WEB_PORT": str(free_ports(1)[0]),
-        "NEARSTREAM_LOG_FORMAT": "json",
-        "OMP_NUM_THREADS": "1",
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams", "worker", "--worker-id", name],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    watchdog = spawn_watchdog(process.pid, name)
-    try:
-        yield DemoWorker(process, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(WORKER_STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        os.close(watchdog)
 
 
 @asynccontextmanager

@@ -32,6 +32,12 @@ DEFINITIONS = (
     MetricDefinition("nearstream_dead_letters_total", "counter", ("reason",), "Records sent to the dead letters."),
     MetricDefinition("nearstream_lists_total", "counter", (), "Refreshed lists published."),
     MetricDefinition(
+        "nearstream_lists_short_total",
+        "counter",
+        ("because",),
+        "Lists published with fewer items than asked for, by reason: catalogue-exhausted, rules, fatigue, caps.",
+    ),
+    MetricDefinition(
         "nearstream_lists_by_cause_total",
         "counter",
         ("cause",),
@@ -65,6 +71,12 @@ DEFINITIONS = (
     ),
     MetricDefinition(
         "nearstream_lessons_total", "counter", (), "Events that judged the list of before and, unless frozen, taught."
+    ),
+    MetricDefinition(
+        "nearstream_what_if_seconds",
+        "histogram",
+        (),
+        "Questions of what a list would be, by the time that each took the compute thread.",
     ),
     MetricDefinition(
         "nearstream_list_ndcg", "gauge", (), "NDCG@10 of the lists, a mean of late lessons; NaN before the first."
@@ -101,6 +113,7 @@ DEFINITIONS = (
     MetricDefinition("nearstream_catalogue_items", "gauge", (), "Items seen in events or on the items topic."),
     MetricDefinition("nearstream_memory_bytes", "gauge", (), "Resident memory of the worker."),
     MetricDefinition("nearstream_unreadable_items_total", "counter", (), "Records of the items topic passed over."),
+    MetricDefinition("nearstream_unreadable_users_total", "counter", (), "Records of the users topic passed over."),
     MetricDefinition(
         "nearstream_index_recall",
         "gauge",
@@ -139,6 +152,12 @@ DEFINITIONS = (
     MetricDefinition("nearstream_model_switch_seconds", "gauge", (), "From reading the last model to its service."),
     MetricDefinition(
         "nearstream_model_pause_seconds", "gauge", (), "The longest that the last swap held up the compute thread."
+    ),
+    MetricDefinition(
+        "nearstream_model_overlap_share",
+        "gauge",
+        ("lists",),
+        "Overlap@10 of a sample's lists before and after the last switch: of neighbours and of items, 0 to 1.",
     ),
     MetricDefinition(
         "nearstream_item_images_total",

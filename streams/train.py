@@ -199,7 +199,16 @@ def _prepare(
     listeners.on_stage("preparing")
     split = SPLITS[plan.protocol](table)
     training = start_training(
-        table, split, model, config, texts=texts, images=images, data=data, start=earlier, resume=resume
+        table,
+        split,
+        model,
+        config,
+        texts=texts,
+        images=images,
+        data=data,
+        start=earlier,
+        resume=resume,
+        clock=time.time,
     )
     return training, len(table.item_ids) - (0 if start is None else len(start.vocabulary.items))
 

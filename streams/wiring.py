@@ -17,12 +17,14 @@ from encoder.checkpoint import load_model, read_fingerprint
 from encoder.errors import EncoderError
 from encoder.inference import encoder_of
 from encoder.item_images import file_vectors
+from encoder.model_card import read_card
 from index import AutoIndex, IndexConfig
 from streams.core.catalogue import Catalogue
 from streams.core.errors import ModelUnusable, UsageError
 from streams.core.events import EVENT_TYPES
 from streams.core.profile import ProfileLayout, ProfileStore
 from streams.core.updater import ProfileUpdater
+from streams.core.worker_details import ModelReport, TrainingCurve, TrainingReport, shortened
 from streams.recommend.engine import LESSONS_MAX, Engine, Model
 from streams.recommend.feedback import ListFeedback
 from streams.recommend.ranker import Ranker
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from encoder.item_images import ImageEncoder
+    from encoder.model_card import ModelCard
     from streams.config import Settings
     from streams.core.ports import Floats, ItemEncoder, ProfileEncoder
 
@@ -41,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 SECONDS_PER_HOUR = 3600.0
 BUILT_IN = "decayed-mean"
+CURVES = {"ndcg@10", "hr@10", "rmse"}
+"""Validation figures that the page draws."""
 IMAGE_CACHE = Path("text-cache", "images")
 """Below the data folder; `nearstream train` keeps the vectors of the same images there."""
 
@@ -91,6 +96,59 @@ class ModelFolder:
             # the last two: a manifest that another program wrote
             raise ModelUnusable(str(error) if isinstance(error, EncoderError | ImportError) else repr(error)) from error
         return _with_index(encoder.profiles, encoder.items)
+
+    def report(self, name: str) -> ModelReport | None:
+        """What the folder tells of the encoder of this name; None where it holds another model by now.
+
+        Raises:
+            ModelUnusable: the folder says nothing readable of its model.
+        """
+        try:
+            card = read_card(self._folder)
+        except (EncoderError, OSError) as error:
+            raise ModelUnusable(str(error)) from error
+        return _report(card) if card.name == name else None
+
+
+def _report(card: ModelCard) -> ModelReport:
+    def number(fact: str) -> int | None:
+        value = card.data.get(fact)
+        return value if isinstance(value, int) else None
+
+    def words(fact: str) -> str | None:
+        value = card.data.get(fact)
+        return shortened(value) if isinstance(value, str) else None
+
+    history, last_s = card.history, number("last_time_s")
+    figures = sorted({name for look in history for name in look.metrics} & CURVES)
+    curve = TrainingCurve(
+        steps=[look.step for look in history],
+        losses=[round(look.loss, 4) for look in history],
+        metrics={name: [_rounded(look.metrics.get(name)) for look in history] for name in figures},
+        best=max((place for place, look in enumerate(history) if look.is_best), default=0),
+    )
+    return ModelReport(
+        name=card.name,
+        kind=card.kind,
+        dim=card.dim,
+        training=TrainingReport(
+            objective=card.objective,
+            trained_at=None if card.trained_at_s is None else 1000 * card.trained_at_s,
+            source=words("source"),
+            protocol=words("protocol"),
+            events=number("events"),
+            users=number("users"),
+            items=number("items"),
+            last_event_at=None if last_s is None else 1000 * last_s,
+            cpu_s=round(history[-1].cpu_s, 1) if history else None,
+            metrics={name: round(value, 4) for name, value in card.metrics.items() if name in CURVES},
+            curve=curve if history else None,
+        ),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def model_folder(settings: Settings) -> ModelFolder | None:
@@ -204,10 +262,7 @@ def build_engine(
             interests=settings.interests,
             type_weights=tuple(settings.type_weights[kind] for kind in EVENT_TYPES),
         ),
-        Reranker(
-            catalogue,
-            RerankConfig(settings.list_items, settings.diversity, settings.diversity_by, settings.calibration),
-        ),
+        Reranker(catalogue, list_config(settings)),
     )
     engine = Engine(
         store=store,
@@ -224,6 +279,17 @@ def build_engine(
     engine.fallback = fallback
     engine.warm_up()
     return engine
+
+
+def list_config(settings: Settings) -> RerankConfig:
+    """What the settings ask of lists, beside the rules."""
+    return RerankConfig(
+        list_items=settings.list_items,
+        diversity=settings.diversity,
+        diversity_by=settings.diversity_by,
+        diversity_head=settings.diversity_head,
+        calibration=settings.calibration,
+    )
 
 
 def _feedback(settings: Settings) -> ListFeedback | None:

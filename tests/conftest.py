@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +12,23 @@ import pytest
 
 from streams.config import load_settings
 from streams.kafka.broker import EmbeddedKafka
-from streams.kafka.processes import free_ports
+from tests.broker_watch import BrokerWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+    from contextlib import AbstractContextManager
 
 SCREENSHOTS = Path(__file__).resolve().parents[1] / "docs" / "screenshots"
+WATCH = pytest.StashKey[BrokerWatch]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--screenshots."""
     parser.addoption("--screenshots", action="store_true", help="Rewrite docs/screenshots from the pages under test.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WATCH] = BrokerWatch()
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +38,34 @@ def jars_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory, jars_dir: Path) -> Iterator[EmbeddedKafka]:
+def kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, jars_dir: Path
+) -> Iterator[EmbeddedKafka]:
     """One broker on a free port with empty data; `kafka.bootstrap` is its address. Tests keep apart by prefix."""
     data_dir = tmp_path_factory.mktemp("kafka")
-    broker = EmbeddedKafka(data_dir, brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir)
-    with broker:
+    with (
+        EmbeddedKafka(data_dir, brokers=1, port=0, die_with_owner=True, jars_dir=jars_dir) as broker,
+        request.config.stash[WATCH].watching(broker),
+    ):
         yield broker
+
+
+def _guarded(item: pytest.Item) -> AbstractContextManager[None]:
+    """Fails the test once the session's broker, if the test uses it, answers nobody."""
+    uses_it = "kafka" in getattr(item, "fixturenames", ())
+    return item.config.stash[WATCH].guarding() if uses_it else nullcontext()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    with _guarded(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    with _guarded(item):
+        return (yield)
 
 
 @pytest.fixture

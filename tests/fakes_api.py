@@ -13,7 +13,8 @@ import pytest
 
 from streams.api import stream
 from streams.config import load_settings
-from streams.core.errors import BrokerUnavailable, PartitionLost
+from streams.core.errors import BrokerUnavailable, PartitionLost, WorkerUnavailable
+from streams.core.recommendations import Neighbour, RecommendedItem, Trending
 from streams.core.serving import (
     ForgetReceipt,
     Place,
@@ -25,6 +26,7 @@ from streams.core.serving import (
     WaitingLetter,
     WaitingLetters,
 )
+from streams.core.what_if import Move, SupposedList, WhatIf, WhatIfQuestion, WhatIfRefusal
 from streams.dashboard.server import serve_dashboard
 from streams.kafka.event_sender import checked_events
 from tests.fakes import START_MS, FakeObserver, recommendation
@@ -50,6 +52,19 @@ def letter(offset: int, reason: str = "not-json") -> WaitingLetter:
     return WaitingLetter(0, offset, reason, "Expected JSON.", START_MS, source, "u1", "{", False)
 
 
+def supposition(user_id: str = "u1") -> WhatIf:
+    """i5 stays in front, i9 enters, i6 leaves, i7 moves up."""
+    now, then = (
+        SupposedList(near, [RecommendedItem(item, 1 / rank, [Trending(1.0)]) for rank, item in enumerate(items, 1)])
+        for near, items in (
+            ([Neighbour("u9", 0.93)], ("i5", "i6", "i7")),
+            ([Neighbour("u9", 0.5), Neighbour("u4", 0.4)], ("i5", "i7", "i9")),
+        )
+    )
+    moved = [Move("i7", 3, 2)]
+    return WhatIf(user_id, START_MS, "decayed-mean@1", 42, 2, 1, 0.71, now, then, ["i9"], ["i6"], moved)
+
+
 @dataclass
 class FakeBackend:
     """Answers from its attributes, and remembers what was written."""
@@ -61,7 +76,10 @@ class FakeBackend:
     forgotten: list[str] = field(default_factory=list)
     replayed: list[Place] = field(default_factory=list)
     mended: tuple[bytes, bytes] | None = None
+    suppositions: dict[str, WhatIf | WhatIfRefusal] = field(default_factory=dict)
+    questions: list[tuple[str, WhatIfQuestion]] = field(default_factory=list)
     is_ready: bool = True
+    has_worker: bool = True
     is_overtaken: bool = False
     watchers: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
 
@@ -87,6 +105,14 @@ class FakeBackend:
         """Called by `publish`."""
         self.watchers.setdefault(user_id, []).append(wake)
         return lambda: self.watchers[user_id].remove(wake)
+
+    async def what_if(self, user_id: str, question: WhatIfQuestion) -> bytes | WhatIfRefusal:
+        """What was set, as a worker would send it; of whom nothing was set, there is no profile."""
+        self.questions.append((user_id, question))
+        if not self.has_worker:
+            raise WorkerUnavailable("No worker of the group 'nearstream' runs.")
+        found = self.suppositions.get(user_id) or WhatIfRefusal("unknown-user", "There is no profile of this user.")
+        return found if isinstance(found, WhatIfRefusal) else msgspec.json.encode(found)
 
     async def send_events(self, values: Sequence[bytes]) -> list[Place] | RefusedEvent:
         """By the real rules of what counts."""

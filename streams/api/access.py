@@ -1,4 +1,4 @@
-"""Who may do what on the page and the API: tokens, a login proxy, or this machine only; cross-site requests; rates.
+"""Who may do what on page, API and a worker's port: tokens, a login proxy or this machine only; foreign pages; rates.
 
 Without a token and without a proxy everything is allowed to requests that name this machine, and the server listens
 on nothing else (`check_binding`). A browser's write must come from our own page, whatever right it has; a program that
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BEARER = "Bearer "
 CSRF_HEADER = "X-Nearstream"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-READS_BY_POST = frozenset({"/v1/users"})
+READS_BY_POST = frozenset({"/v1/users", "/v1/users/{user_id}/what-if", "/api/what-if", "/what-if"})
 PUBLIC_PATHS = frozenset({"/healthz", "/sign-in", "/v1/openapi.json"})
 """No user's data is there."""
 PUBLIC_FOLDER = "/page/"
@@ -158,7 +158,9 @@ class Access:
 
 def needed_right(request: web.Request) -> Right:
     """Reading is what changes nothing."""
-    return "read" if request.method in SAFE_METHODS or request.path in READS_BY_POST else "write"
+    resource = request.match_info.route.resource
+    is_read = request.method in SAFE_METHODS or (resource is not None and resource.canonical in READS_BY_POST)
+    return "read" if is_read else "write"
 
 
 def check_origin(request: web.Request, *, is_program: bool) -> None:

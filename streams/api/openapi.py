@@ -17,6 +17,7 @@ from streams.api.requests import (
 from streams.core.events import ID_CHARS_MAX, EventMessage
 from streams.core.recommendations import Neighbour, Recommendation
 from streams.core.serving import ForgetReceipt, Place, ReplayedLetters, ServedProfile, WaitingLetters
+from streams.core.what_if import WhatIf, WhatIfQuestion
 
 Schema = dict[str, Any]
 
@@ -33,6 +34,8 @@ MESSAGES = (
     ForgetReceipt,
     WaitingLetters,
     ReplayedLetters,
+    WhatIfQuestion,
+    WhatIf,
 )
 ERRORS = {
     400: "The request is malformed; the sentence says what was expected.",
@@ -42,7 +45,7 @@ ERRORS = {
     409: "Nothing was done, because another did it or it would be refused again.",
     413: "The body is too large.",
     429: "Too many requests from this address; `Retry-After` says when to ask again.",
-    503: "The topics are still being read, or Kafka does not answer; ask again.",
+    503: "The topics are still being read, or Kafka or every worker is silent; ask again.",
 }
 READ_ERRORS = (400, 401, 403, 404, 429, 503)
 WRITE_ERRORS = (400, 401, 403, 413, 429, 503)
@@ -86,6 +89,18 @@ def _user_paths() -> Schema:
                         "content": {"text/event-stream": {"schema": {"type": "string"}}},
                     },
                     **_errors(READ_ERRORS),
+                },
+            }
+        },
+        f"{one}/what-if": {
+            "post": {
+                "operationId": "whatIf",
+                "summary": "What the list would be without some of the history and after events that did not happen.",
+                "parameters": [_user_parameter()],
+                "requestBody": _body(_ref("WhatIfQuestion")),
+                "responses": {
+                    "200": _answer("The list then beside the list now.", _ref("WhatIf")),
+                    **_errors((*READ_ERRORS, 413)),
                 },
             }
         },
@@ -166,7 +181,7 @@ def _own_schemas() -> Schema:
             "properties": {
                 "error": {"type": "string", "description": "What was expected, what came, what to do."},
                 "index": {"type": "integer", "description": "Of the first event that cannot count."},
-                "reason": {"type": "string", "description": "Why it cannot count, as in a dead letter."},
+                "reason": {"type": "string", "description": "In a word, why it cannot count or has no answer."},
             },
         },
         "Neighbours": {

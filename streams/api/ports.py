@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ServedProfile,
         WaitingLetters,
     )
+    from streams.core.what_if import WhatIfQuestion, WhatIfRefusal
 
     ReasonWords = Callable[[Reason], str]
     """A reason as a sentence."""
@@ -39,6 +40,10 @@ class Backend(Protocol):
 
     def watch_list(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Calls `wake` after each new list of the user; returns what ends that."""
+        ...
+
+    async def what_if(self, user_id: str, question: WhatIfQuestion) -> bytes | WhatIfRefusal:
+        """A worker's answer, a `WhatIf` as JSON. Raises WorkerUnavailable while none answers."""
         ...
 
     async def send_events(self, values: Sequence[bytes]) -> list[Place] | RefusedEvent:

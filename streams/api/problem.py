@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from streams.core.errors import BrokerUnavailable, NearstreamError, PartitionLost
+from streams.core.errors import BrokerUnavailable, NearstreamError, PartitionLost, WorkerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,8 +72,8 @@ async def problems_as_json(request: web.Request, handler: Handler) -> web.Stream
 def _of_verdict(error: NearstreamError) -> Problem:
     if isinstance(error, PartitionLost):
         return Problem(409, str(error))
-    status_headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, BrokerUnavailable) else None
-    return Problem(503, str(error), headers=status_headers)
+    may_pass = isinstance(error, BrokerUnavailable | WorkerUnavailable)
+    return Problem(503, str(error), headers={"Retry-After": str(RETRY_AFTER_S)} if may_pass else None)
 
 
 def _of_status(request: web.Request, error: web.HTTPException) -> Problem:

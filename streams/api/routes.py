@@ -15,6 +15,7 @@ from streams.api.people import People
 from streams.api.problem import problems_as_json
 from streams.api.sign_in import SignIn
 from streams.api.stream import Streams
+from streams.api.what_if import Supposing
 from streams.api.writing import Writing
 from streams.metrics import Metrics
 
@@ -58,6 +59,7 @@ def add_api(app: web.Application, backend: Backend, words: ReasonWords) -> None:
         return web.Response(body=document, content_type="application/json")
 
     app.add_routes([*People(backend, words).routes(), *streams.routes(), *Writing(backend).routes()])
+    app.add_routes(Supposing(backend).routes())
     app.add_routes([web.get("/v1/openapi.json", openapi)])
     app.on_shutdown.append(streams.close)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import sys
 import uuid
@@ -14,6 +13,7 @@ import msgspec
 
 from streams.bench.arm import ArmResult
 from streams.bench.report import Bar, Report, bar, machine
+from streams.config import child_environment
 from streams.core.errors import NearstreamError
 from streams.feed import feed
 from streams.kafka.topics import create_topics
@@ -51,14 +51,12 @@ async def _fill_and_drain(settings: Settings, source: Source, arm: str) -> ArmRe
     topics = settings.model_copy(update={"prefix": f"bench-{uuid.uuid4().hex[:6]}."})
     await create_topics(topics)
     events = (await feed(source, topics)).events
-    environment = {
-        **os.environ,
-        "NEARSTREAM_BOOTSTRAP": topics.bootstrap,
-        "NEARSTREAM_PREFIX": topics.prefix,
-        "NEARSTREAM_PARTITIONS": str(topics.partitions),
-        "NEARSTREAM_GROUP": topics.prefix.rstrip("."),
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = child_environment(
+        bootstrap=topics.bootstrap,
+        prefix=topics.prefix,
+        partitions=topics.partitions,
+        group=topics.prefix.rstrip("."),
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "streams.bench.arm", arm, str(events), env=environment, stdout=asyncio.subprocess.PIPE
     )

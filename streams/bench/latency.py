@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ import msgspec
 import numpy as np
 
 from streams.bench.report import Bar, Report, bar, machine
+from streams.config import child_environment
 from streams.core.errors import NearstreamError
 from streams.core.recommendations import ProfileSummary
 from streams.core.status import WorkerStatus
@@ -185,16 +185,14 @@ def _mean_stages(stages: list[dict[str, float]]) -> dict[str, float]:
 
 @contextmanager
 def _worker(settings: Settings) -> Iterator[None]:
-    environment = {
-        **os.environ,
-        "NEARSTREAM_BOOTSTRAP": settings.bootstrap,
-        "NEARSTREAM_PREFIX": settings.prefix,
-        "NEARSTREAM_GROUP": settings.group,
-        "NEARSTREAM_LINGER_MS": str(settings.linger_ms),
-        "NEARSTREAM_WEB_PORT": str(free_ports(1)[0]),
-        "NEARSTREAM_LOG_LEVEL": "warning",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = child_environment(
+        bootstrap=settings.bootstrap,
+        prefix=settings.prefix,
+        group=settings.group,
+        linger_ms=settings.linger_ms,
+        web_port=free_ports(1)[0],
+        log_level="warning",
+    )
     process = Popen([sys.executable, "-m", "streams", "worker"], env=environment)
     try:
         yield

@@ -140,7 +140,7 @@ def _parts(engine: Engine) -> dict[str, object]:
         "newcomers": views.newcomers,
         "groups": views.groups,
         "reverse refreshes": engine.reverse,
-        "fatigue and exposure": reranker.saved(),
+        "fatigue and exposure": (reranker.saved(), reranker.saved_users(0, len(engine.store))),
         "shown lists": engine.feedback,
         "weights": engine.weights,
     }

@@ -23,6 +23,7 @@ COMMANDS = {
     "tail": ("streams.cli.tail", "Follow a topic, by default the recommendations."),
     "show": ("streams.cli.show", "One user: profile, vector and last list."),
     "explain": ("streams.cli.explain", "Why an item is near to a user, event by event, and what if not."),
+    "what-if": ("streams.cli.what_if", "What a user's list would be without some events, or with others."),
     "replay": ("streams.cli.replay", "The whole engine over a log, without a broker, judged by what comes next."),
     "digest": ("streams.cli.digest", "Counts and a hash over all profiles."),
     "dlq": ("streams.cli.dlq", "Dead letters: list by reason, mend and send back."),
@@ -42,10 +43,10 @@ class LazyCommands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command, from its module's attribute of the same name."""
+        """The command, from its module's attribute of the same name, dashes as underscores."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -26,7 +26,6 @@ from streams.cli.kafka import progress_on_stderr
 from streams.cli.options import json_option
 from streams.config import Settings, load_settings
 from streams.kafka.broker import EmbeddedKafka
-from streams.kafka.processes import free_ports
 from streams.sources import open_source
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def _broker(partitions: int | None) -> Iterator[Settings]:
     settings = load_settings(partitions=partitions)
     with tempfile.TemporaryDirectory(prefix="nearstream-bench-") as folder, progress_on_stderr() as on_progress:
         jars = settings.data_dir / "kafka" / "jars"
-        broker = EmbeddedKafka(Path(folder), brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars)
+        broker = EmbeddedKafka(Path(folder), brokers=1, port=0, die_with_owner=True, jars_dir=jars)
         info = broker.start(on_progress)
         try:
             yield settings.model_copy(update={"bootstrap": info.bootstrap})

@@ -36,7 +36,7 @@ from streams.replay_judge import Protocol, ReplayPlan, Targets
 from streams.replay_lists import BEFORE_RULES, ListPlan
 from streams.replay_report import report
 from streams.sources import FORMATS
-from streams.wiring import build_engine
+from streams.wiring import build_engine, list_config
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -102,7 +102,7 @@ def _moment(_context: click.Context, parameter: click.Parameter, given: str | No
               help="Also judge the lists that these business rules leave; default as the settings say.")  # fmt: skip
 @click.option("--diversity", "diversities", type=click.FloatRange(0, 1), multiple=True, metavar="X",
               help="Also judge lists whose items must differ so much, 0 to 1; repeat for more.")  # fmt: skip
-@click.option("--diversity-by", type=click.Choice(["mmr", "dpp"]), help="How difference counts.")
+@click.option("--diversity-by", type=click.Choice(["msd", "mmr", "dpp"]), help="How difference counts.")
 @click.option("--calibration", type=click.FloatRange(0, 1), metavar="X",
               help="Also judge lists that must have the user's categories so much, 0 to 1.")  # fmt: skip
 @click.option("--compare", "sides", nargs=2, metavar="A B",
@@ -187,12 +187,7 @@ def _list_plans(settings: Settings, asked: Asked) -> list[ListPlan]:
     """The lists before any rule, then those that the settings make; none when that is the same and nobody asks."""
     rules = _rules(settings)
     strengths = asked.diversities or (settings.diversity,)
-    configs = {
-        _named(settings, strength): RerankConfig(
-            settings.list_items, strength, settings.diversity_by, settings.calibration
-        )
-        for strength in strengths
-    }
+    configs = {_named(settings, strength): replace(list_config(settings), diversity=strength) for strength in strengths}
     plain = RerankConfig(settings.list_items)
     if not asked.lists and rules == Rules() and all(config == plain for config in configs.values()):
         return []

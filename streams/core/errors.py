@@ -7,6 +7,7 @@ NearstreamError
 ├── DeadLetterLimit       too many rejects in a row or in share: stop the worker and say why
 ├── PartitionLost         another worker owns this partition now: stop at once, keep nothing
 ├── BrokerUnavailable     Kafka does not answer: back off, stay visible, try again
+├── WorkerUnavailable     no worker answers a question, or this one is too busy: say so; asking again may help
 ├── AccessDenied          Kafka answers and refuses us, or we do not trust it: stop and say so, trying again cannot help
 ├── ModelUnusable         a model folder cannot be served: go on with what serves, say so, look again when it changes
 └── CorruptState          the changelog holds what this version cannot read: stop, never guess
@@ -64,6 +65,10 @@ class PartitionLost(NearstreamError):
 
 class BrokerUnavailable(NearstreamError):
     """Kafka did not answer in time."""
+
+
+class WorkerUnavailable(NearstreamError):
+    """What only a running worker can answer has no answer now."""
 
 
 class AccessDenied(NearstreamError):

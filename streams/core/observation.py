@@ -26,8 +26,9 @@ class Connection(msgspec.Struct, frozen=True):
 class PartitionOffsets(msgspec.Struct, frozen=True):
     """One input partition, polled apart from any worker, so that a dead worker stays visible.
 
-    `committed` is None before the group's first commit. `next_timestamp` is the timestamp of the next unprocessed
-    record, None when there is none or it is not known yet.
+    `committed` is None before the group's first commit. `next_offset` and `next_timestamp` are of the next unprocessed
+    record: both None while it is not known yet; where there is none, since only markers of transactions are left,
+    `next_offset` is `end`.
     """
 
     partition: int
@@ -35,12 +36,13 @@ class PartitionOffsets(msgspec.Struct, frozen=True):
     end: int
     committed: int | None
     next_timestamp: int | None = None
+    next_offset: int | None = None
 
     @property
     def lag(self) -> int:
-        """Records behind: end minus committed; a group without a commit starts at the beginning."""
+        """Records behind: end minus the next one to be read; a group without a commit starts at the beginning."""
         done = self.begin if self.committed is None else max(self.committed, self.begin)
-        return max(0, self.end - done)
+        return max(0, self.end - (done if self.next_offset is None else self.next_offset))
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -66,8 +68,8 @@ class DeadLetterTally(msgspec.Struct, frozen=True):
 
 class Observation(msgspec.Struct, frozen=True):
     """Everything about the group at one moment. While Kafka is away the last known figures stay, `polled_at` tells
-    from when (None before the first poll). `workers` holds the last report of each worker of the group,
-    `recent_users` a few users whose lists changed last, newest first."""
+    from when (None before the first poll). `workers` holds the last report of each worker of the group, with the
+    details that it told last since its start; `recent_users` a few users whose lists changed last, newest first."""
 
     connection: Connection
     polled_at: int | None = None

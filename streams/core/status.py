@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from streams.core.worker_details import WorkerDetails
+
 WorkerState = Literal["starting", "restoring", "running", "rebalancing", "broker-unreachable", "stopping", "stopped"]
 PartitionState = Literal["restoring", "running", "retrying", "stopped"]
 IndexTrigger = Literal[
@@ -21,6 +23,8 @@ IndexTrigger = Literal[
     "memory",
 ]
 """What can be wrong with an index; `deploy/runbook.md` says what to do about each."""
+DETAILS_EVERY_S = 30.0
+"""A page that begins to watch sees a worker's details after this time at the latest."""
 FRESHNESS_EDGES_MS = (5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10_000, 60_000)
 """Upper edges of the buckets of `WorkerTotals.freshness_counts`; one more bucket holds what took longer."""
 
@@ -56,7 +60,8 @@ class WorkerTotals(msgspec.Struct, frozen=True):
 
     `lists_by_cause` counts late lists of events as `owed`. `shed` counts lists by what their users did, and as
     `neighbour` those whose turn never came. `coalesced` refreshes were answered by another list of the same user.
-    `freshness_counts` has one count more than `FRESHNESS_EDGES_MS`; old records have none.
+    `freshness_counts` has one count more than `FRESHNESS_EDGES_MS`; old records have none. `short_lists` counts lists
+    with fewer items than asked for, by the `short_because` of the message.
     """
 
     events: int
@@ -72,6 +77,7 @@ class WorkerTotals(msgspec.Struct, frozen=True):
     coalesced: int = 0
     owed_overflows: int = 0
     freshness_counts: list[int] = []
+    short_lists: dict[str, int] = {}
 
 
 class IndexWarning(msgspec.Struct, frozen=True):
@@ -114,12 +120,27 @@ class IndexStatus(msgspec.Struct, frozen=True):
     warnings: list[IndexWarning]
 
 
+class SwapOverlap(msgspec.Struct, frozen=True):
+    """How much of the lists of `users` users was the same just before and just after the last switch.
+
+    Overlap@k: of the first `k` places of both lists, the share that is in both; a mean over the users, from 0 to 1.
+    None where nobody of them had a list. `before` is the model of before.
+    """
+
+    before: str
+    users: int
+    k: int
+    neighbours: float | None
+    items: float | None
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     """What a worker makes of the model folder that its settings name.
 
     `problem` says why the folder's model is not the one in service, None while it is or comes in; with `fallback` the
     built-in encoder serves in its place. `coming` is the model that is made ready, `progress` its share from 0 to 1.
-    `pause_ms` is the longest job that the last switch gave the compute thread.
+    `pause_ms` is the longest job that the last switch gave the compute thread. `overlap` is None before the first
+    switch, and where it could not be measured.
     """
 
     wanted: str
@@ -131,6 +152,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
     failures: int
     switch_s: float | None
     pause_ms: float | None
+    overlap: SwapOverlap | None = None
 
 
 class ListQuality(msgspec.Struct, frozen=True):
@@ -151,7 +173,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker. Times are epoch ms; `freshness_ms` runs from the event's record timestamp to its committed list;
     `stages_ms` is the mean time per batch of each stage over the last ten seconds. Old records have no `index`;
     `folder` is None where the settings name a built-in model, `quality` before the first lesson, `saved_s_ago` before
-    the first snapshot."""
+    the first snapshot. `details` come every DETAILS_EVERY_S seconds and when they change; None in between."""
 
     worker: str
     group: str
@@ -175,3 +197,4 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     folder: ModelStatus | None = None
     quality: ListQuality | None = None
     saved_s_ago: float | None = None
+    details: WorkerDetails | None = None

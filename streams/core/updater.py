@@ -183,6 +183,34 @@ class ProfileUpdater:
         batch = self._columns_of(events, offsets)
         slots = self._store.slots(batch.users)
         columns = self._store.take(slots)
+        excluded = [self._store.excluded.get(slot, ()) for slot in slots.tolist()]
+        return self._moved(batch, slots, columns, excluded, partition)
+
+    def prepare_from(
+        self, profile: ProfileUpdate, events: Sequence[Event], offsets: NDArray[np.int64], partition: int
+    ) -> ProfileUpdate:
+        """What `prepare` would make of one user's events if the store held this profile of theirs; changes only copies.
+
+        Raises:
+            ValueError: an event is of somebody else, or of an item that the catalogue does not know.
+        """
+        if any([event.user_id] != profile.users for event in events):
+            raise ValueError(f"expected events of the one user of the profile, which has {len(profile.users)}")
+        unknown = [event.item_id for event in events if event.item_id not in self._catalogue.slot_of]
+        if unknown:
+            raise ValueError(f"expected items of the catalogue, got {unknown}: to look them up would add them")
+        columns = profile.columns.take(np.zeros(1, np.int32))
+        return self._moved(self._columns_of(events, offsets), profile.slots, columns, profile.excluded, partition)
+
+    def _moved(
+        self,
+        batch: EventColumns,
+        slots: Slots,
+        columns: ProfileColumns,
+        excluded: Sequence[tuple[int, ...]],
+        partition: int,
+    ) -> ProfileUpdate:
+        """The profiles of the batch's users after it; `columns`, a copy of those before it, are changed."""
         self.begin(batch.users, columns)
         columns.last_offset[columns.partition != partition] = -1  # offsets of another partition say nothing here
         verdicts = np.zeros(len(batch), np.uint8)
@@ -222,7 +250,7 @@ class ProfileUpdater:
                 ratings=batch.ratings[accepted],
             ),
         )
-        return self._touched(batch, slots, columns, verdicts, accepted)
+        return self._touched(batch, slots, columns, excluded, verdicts, accepted)
 
     def apply(self, update: ProfileUpdate) -> Slots:
         """Stores a committed update and returns the users' slots."""
@@ -297,6 +325,7 @@ class ProfileUpdater:
         batch: EventColumns,
         slots: Slots,
         columns: ProfileColumns,
+        excluded_before: Sequence[tuple[int, ...]],
         verdicts: NDArray[np.uint8],
         accepted: NDArray[np.intp],
     ) -> ProfileUpdate:
@@ -305,7 +334,7 @@ class ProfileUpdater:
         touched = np.flatnonzero(last_events >= 0).astype(np.int32)
         if len(touched) < len(batch.users):
             columns = columns.take(touched)
-        excluded = self._excluded_after(batch, slots, accepted)
+        excluded = self._excluded_after(batch, excluded_before, accepted)
         return ProfileUpdate(
             users=[batch.users[row] for row in touched.tolist()],
             slots=slots[touched],
@@ -317,9 +346,10 @@ class ProfileUpdater:
             events=batch,
         )
 
-    def _excluded_after(self, batch: EventColumns, slots: Slots, accepted: NDArray[np.intp]) -> list[tuple[int, ...]]:
-        before = self._store.excluded
-        after = [before.get(slot, ()) for slot in slots.tolist()]
+    def _excluded_after(
+        self, batch: EventColumns, before: Sequence[tuple[int, ...]], accepted: NDArray[np.intp]
+    ) -> list[tuple[int, ...]]:
+        after = list(before)
         types = batch.types[accepted]
         excluding = np.isin(types, [kind.code for kind in _EXCLUDING])
         for e in accepted[excluding].tolist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import repeat
+from itertools import islice, repeat
 from sys import intern
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -39,12 +39,18 @@ class UserFacts:
     """The attributes of every user who is described, whether there is a profile or not. The last description counts.
 
     Not thread-safe: read and written in the compute thread only. Memory: about 230 bytes a described user with five
-    tokens, 320 with all sixteen, and 150 a token. Of a forgotten user nothing stays, and no token without a user.
+    tokens, 320 with all sixteen, and 230 a token. Of a forgotten user nothing stays, and no token without a user.
     """
 
     def __init__(self) -> None:
         self._tokens: dict[str, Tokens] = {}
         self._members: Counter[str] = Counter()
+        self._codes: dict[str, int] = {}
+        """`group_code` of each token: to hash 20,000 of them for every batch took 7 ms of it."""
+        self._names: dict[int, str] = {}
+        """By code, a token; of tokens that share one the first."""
+        self._shared: set[int] = set()
+        """Codes that more than one token has or had."""
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -68,19 +74,17 @@ class UserFacts:
         """(u, 16) `group_code` of each token, padded with -1."""
         codes = np.full((len(user_ids), TOKENS_KEPT), NO_GROUP, np.int32)
         for row, tokens in enumerate(self.tokens(user_ids)):
-            codes[row, : len(tokens)] = [group_code(token) for token in tokens]
+            codes[row, : len(tokens)] = [self._codes[token] for token in tokens]
         return codes
 
     def names_of(self, codes: Slots) -> dict[int, str]:
         """The tokens with these codes, by code; -1 is none."""
-        if (codes < 0).all():
-            return {}
         wanted = set(codes[codes >= 0].tolist())
-        return {code: token for token in self._members if (code := group_code(token)) in wanted}
+        return {code: self._names[code] for code in wanted & self._names.keys()}
 
     def token_of(self, user_id: str, code: int) -> str | None:
         """The user's token with this code; None where there is none."""
-        return next((t for t in self._tokens.get(user_id, NO_TOKENS) if group_code(t) == code), None)
+        return next((t for t in self._tokens.get(user_id, NO_TOKENS) if self._codes[t] == code), None)
 
     def _replace(self, known: Iterable[tuple[str, Tokens]]) -> Slots:
         left: dict[str, None] = {}
@@ -88,13 +92,30 @@ class UserFacts:
             before = self._tokens.pop(user_id, NO_TOKENS)
             if tokens:
                 self._tokens[user_id] = tokens
+            self._name(tokens)
             self._members.update(tokens)
             self._members.subtract(before)
             left.update(dict.fromkeys(before))
         empty = [token for token in left if self._members[token] <= 0]
-        for token in empty:
-            del self._members[token]
-        return np.array([group_code(token) for token in empty], np.int32)
+        return np.array([self._drop(token) for token in empty], np.int32)
+
+    def _name(self, tokens: Tokens) -> None:
+        for token in tokens:
+            if token not in self._codes:
+                code = self._codes[token] = group_code(token)
+                if self._names.setdefault(code, token) != token:
+                    self._shared.add(code)
+
+    def _drop(self, token: str) -> int:
+        """Forgets a token that nobody has; returns its code."""
+        del self._members[token]
+        code = self._codes.pop(token)
+        if self._names[code] == token:
+            del self._names[code]
+            if code in self._shared:  # one of some thousands
+                others = (other for other, theirs in self._codes.items() if theirs == code)
+                self._names.update((code, other) for other in islice(others, 1))
+        return code
 
 
 def _kept(tokens: Iterable[str]) -> Tokens:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 SAMPLE_LISTS = 200
 TOP_SHARE = 0.01
-"""The most shown items, and the most named users, that count as popular: one in a hundred, at least one."""
+"""Of the items that are shown, and of the users that are named, those that count as popular: the most frequent one in a
+hundred, at least one."""
 COLD_EVENTS_MAX = 5
 """A user with fewer events is new."""
 
@@ -41,7 +42,8 @@ class ListFigures(msgspec.Struct, frozen=True):
     """Of the newest `lists`. Shares run from 0 to 1 and are None where there is nothing to share.
 
     `coverage` is the share of the catalogue that is on one of them, `popularity_share` that of the places which the
-    most shown hundredth of all items takes, `hub_share` the same of neighbours; `cold_share` is that of new users.
+    most shown hundredth of the items on them takes, `hub_share` the same of neighbours; `cold_share` is that of new
+    users.
     """
 
     lists: int

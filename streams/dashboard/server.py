@@ -18,10 +18,12 @@ from streams.config import settings_in_force
 from streams.core.errors import UsageError
 from streams.core.events import ID_CHARS_MAX
 from streams.dashboard.chronicle import Chronicle
+from streams.dashboard.details_view import details_view
 from streams.dashboard.history import History
 from streams.dashboard.list_figures import SAMPLE_LISTS, list_figures
 from streams.dashboard.person import person, reason_sentence
 from streams.dashboard.view import overview
+from streams.dashboard.what_if_routes import WhatIfRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +103,7 @@ class LivePage:
         self._observer = observer
         self._settings = settings
         self._weights = {kind.value: weight for kind, weight in settings.type_weights.items()}
+        self._descriptions = {name: field.description or "" for name, field in type(settings).model_fields.items()}
         self._clock = clock
         self._stop = stop
         self._history = History()
@@ -117,6 +120,7 @@ class LivePage:
         add_access(app, self._settings, self._clock)
         if backend is not None:
             add_api(app, backend, partial(reason_sentence, title_of=self._observer.title))
+            app.add_routes(WhatIfRoutes(backend, self._observer.title).routes())
         app.on_response_prepare.append(_add_security_headers)
         app.add_routes(
             [
@@ -127,6 +131,7 @@ class LivePage:
                 web.get("/api/history", self._get_history),
                 web.get("/api/tail", self._get_tail),
                 web.get("/api/settings", self._get_settings),
+                web.get("/api/workers", self._get_workers),
                 web.static("/page", PAGE_DIR),
             ]
         )
@@ -198,6 +203,15 @@ class LivePage:
     async def _get_settings(self, _request: web.Request) -> web.Response:
         body = msgspec.json.encode([found._asdict() for found in settings_in_force(self._settings)], enc_hook=str)
         return web.Response(body=body, content_type="application/json")
+
+    async def _get_workers(self, _request: web.Request) -> web.Response:
+        seen = self._observer.snapshot()
+        response = web.Response(
+            body=msgspec.json.encode(details_view(seen, self._now_ms(), self._descriptions)),
+            content_type="application/json",
+        )
+        response.enable_compression()
+        return response
 
     async def _get_stream(self, request: web.Request) -> web.StreamResponse:
         user_id = request.query.get("user")

@@ -101,7 +101,8 @@ class PartitionView(msgspec.Struct, frozen=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True):
-    """One worker; `silent_s` is None while it reports, then how long ago it last did."""
+    """One worker; `silent_s` is None while it reports, then how long ago it last did. Counts of lists, also short ones
+    by their reason, run since the worker's start."""
 
     worker: str
     state: str
@@ -124,6 +125,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     owed: int
     shed: int
     coalesced: int
+    lists: int
+    short_lists: dict[str, int]
     saved_s_ago: float | None
     quality: ListQuality | None
     folder: ModelStatus | None
@@ -346,6 +349,8 @@ def _worker_view(worker: WorkerStatus, at_ms: int) -> WorkerView:
         owed=sum(status.owed for status in worker.partitions),
         shed=sum(worker.totals.shed.values()),
         coalesced=worker.totals.coalesced,
+        lists=worker.totals.lists,
+        short_lists=worker.totals.short_lists,
         saved_s_ago=worker.saved_s_ago,
         quality=worker.quality,
         folder=worker.folder,

@@ -19,6 +19,8 @@ from streams.kafka.dead_letter_desk import replay_named, waiting_letters
 from streams.kafka.event_sender import EventSender
 from streams.kafka.newest_topic import CONNECT_AGAIN_S, NewestTopic
 from streams.kafka.topics import Topics, list_topics
+from streams.kafka.worker_directory import WorkerDirectory
+from streams.kafka.worker_questions import ask_workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from streams.config import Settings
     from streams.core.serving import Place, RefusedEvent, ReplayedLetters, WaitingLetters
+    from streams.core.what_if import WhatIfQuestion, WhatIfRefusal
     from streams.kafka.changelog import ProfileRecord
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class KafkaBackend:
             settings, self._topics.profiles, settings.api_memory_mb * BYTES_PER_MB - lists_bytes_max
         )
         self._sender = EventSender(settings)
+        self._workers = WorkerDirectory(settings, clock)
         self._letters_turn = asyncio.Lock()
         self._letters_waiting = 0
         self._starting: asyncio.Task[None] | None = None
@@ -97,6 +101,15 @@ class KafkaBackend:
     def watch_list(self, user_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Calls `wake` after each new list of the user; returns what ends that."""
         return self._lists.watch(user_id.encode(), wake)
+
+    async def what_if(self, user_id: str, question: WhatIfQuestion) -> bytes | WhatIfRefusal:
+        """What a running worker answers, a `WhatIf` as JSON.
+
+        Raises:
+            WorkerUnavailable: none runs, or none answers.
+            BrokerUnavailable: Kafka does not say which workers run.
+        """
+        return await ask_workers(self._settings, self._workers, user_id, question)
 
     async def send_events(self, values: Sequence[bytes]) -> list[Place] | RefusedEvent:
         """Sends events; returns where they lie once all replicas have them, or why one of them cannot count.
@@ -163,9 +176,11 @@ class KafkaBackend:
         while waiting:
             try:
                 counts = await list_topics(self._settings)
-                for topic in [topic for topic in waiting if topic in counts]:
-                    await waiting[topic].start(counts[topic])
-                    del waiting[topic]
+                for topic, newest in list(waiting.items()):
+                    newest.is_missing = topic not in counts
+                    if not newest.is_missing:
+                        await newest.start(counts[topic])
+                        del waiting[topic]
             except (NearstreamError, KafkaError, OSError) as error:
                 logger.info("the API's topics cannot be read yet: %r", error)
             if waiting:

@@ -33,6 +33,8 @@ PORT_MIN = 1024
 PORT_MAX = 65_533  # three brokers take three ports
 START_WAIT_S = 90.0
 TAKE_OVER_WAIT_S = 20.0
+STARTS_MAX = 3
+"""With other ports each time: somebody may take a port between our look at it and Kafka's."""
 FREE_BYTES_MIN = 200_000_000
 
 
@@ -98,7 +100,7 @@ class EmbeddedKafka:
             data_dir: its subfolder `kafka` holds jars, configuration, logs and data of the nodes.
             brokers: 1, or 3 for a replicated one; by default as many as the directory was made for, else 1.
             port: client port of the first node, those of the others follow it. By default the one used last, else
-                9092, else any that is free.
+                9092, else any that is free; with 0 the one used last, else any that is free.
             die_with_owner: nodes that this object starts end soon after this process does, however it ends. A child
                 forked without exec shares the ownership.
             jars_dir: where the jars are, to share them between data directories.
@@ -109,7 +111,7 @@ class EmbeddedKafka:
         """
         if brokers not in {None, *HEAP_MB}:
             raise UsageError(f"The embedded Kafka has 1 or 3 brokers, not {brokers}. Choose --brokers 1 or 3.")
-        if port is not None and not PORT_MIN <= port <= PORT_MAX:
+        if port and not PORT_MIN <= port <= PORT_MAX:
             raise UsageError(f"Expected a port from {PORT_MIN} to {PORT_MAX}, got {port}. Choose another --port.")
         self._folder = data_dir.expanduser().resolve() / "kafka"
         self._jars_dir = (self._folder / "jars" if jars_dir is None else jars_dir.expanduser()).resolve()
@@ -192,7 +194,7 @@ class EmbeddedKafka:
         running = [node for node in nodes if node.pid() is not None]
         if not running:
             return False
-        if self._port not in {None, nodes[0].port}:
+        if self._port and self._port != nodes[0].port:
             raise UsageError(
                 f"The broker of {self._folder} runs on port {nodes[0].port}, not {self._port}. Stop it first with "
                 "`nearstream kafka stop`, or leave out --port."
@@ -211,13 +213,20 @@ class EmbeddedKafka:
     def _start_all(self, last: ClusterState | None, on_progress: OnProgress) -> list[Node]:
         """Starts all nodes, none of which runs."""
         size = len(last.ports) if last else self._brokers or 1
-        state = planned(size, self._port, last, on_progress)
         launch = self._prepared(on_progress)
-        nodes = prepare(self._folder, state, launch, known=last is not None, security=self._security)
-        write_state(self._folder, state)
-        ports = ", ".join(map(str, state.ports))
-        on_progress(f"starting Apache Kafka {KAFKA_VERSION} on port {ports} with Java {launch.java.version}")
-        self._launch(nodes, launch)
+        for attempt in range(1, STARTS_MAX + 1):
+            state = planned(size, self._port, last, on_progress)
+            nodes = prepare(self._folder, state, launch, known=last is not None, security=self._security)
+            write_state(self._folder, state)
+            ports = ", ".join(map(str, state.ports))
+            on_progress(f"starting Apache Kafka {KAFKA_VERSION} on port {ports} with Java {launch.java.version}")
+            try:
+                self._launch(nodes, launch)
+                break
+            except BrokerUnavailable:
+                if attempt == STARTS_MAX or state.ports_are_free:
+                    raise
+                last = state
         self._started = True
         return nodes
 

@@ -7,13 +7,15 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from aiokafka import AIOKafkaProducer
+
 from streams.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from aiokafka import AIOKafkaConsumer
     from aiokafka.client import AIOKafkaClient
 
     from streams.config import Settings
@@ -120,6 +122,21 @@ def mark_seen(future: asyncio.Future[Any]) -> None:
     """Reads the exception, which asyncio would otherwise report as never retrieved."""
     if not future.cancelled():
         future.exception()
+
+
+async def started_producer(settings: Settings, **options: object) -> AIOKafkaProducer:
+    """A producer that waits for all replicas, connected; one that cannot connect is closed.
+
+    Raises aiokafka's KafkaError when Kafka does not answer.
+    """
+    producer = AIOKafkaProducer(**client_options(settings), acks="all", **options)
+    pace_metadata_updates(producer.client)
+    try:
+        await producer.start()
+    except BaseException:
+        await close_producer(producer)
+        raise
+    return producer
 
 
 async def close_producer(producer: AIOKafkaProducer | None) -> None:

@@ -33,6 +33,11 @@ class ClusterState(msgspec.Struct, frozen=True):
     ports: list[int]
     controller_ports: list[int]
 
+    @property
+    def ports_are_free(self) -> bool:
+        """Whether nobody listens on any of them now."""
+        return all(map(processes.port_is_free, (*self.ports, *self.controller_ports)))
+
     def nodes(self, folder: Path, security: BrokerSecurity | None = None) -> list[Node]:
         """The nodes, each in its subfolder."""
         ports = enumerate(zip(self.ports, self.controller_ports, strict=True), start=1)
@@ -69,6 +74,8 @@ def write_state(folder: Path, state: ClusterState) -> None:
 def planned(size: int, port: int | None, last: ClusterState | None, on_progress: OnProgress) -> ClusterState:
     """The state of the next start: ports that are free now, as before where that is possible.
 
+    Of a `port` of 0 any will do.
+
     Raises:
         UsageError: `port` was asked for, and somebody else has it or one of those that follow.
     """
@@ -81,10 +88,16 @@ def planned(size: int, port: int | None, last: ClusterState | None, on_progress:
 
 
 def _client_ports(size: int, port: int | None, last: ClusterState | None, on_progress: OnProgress) -> list[int]:
-    first = PORT_DEFAULT if port is None else port
-    wanted = [first + node for node in range(size)] if last is None or port is not None else last.ports
+    if port:
+        wanted = [port + node for node in range(size)]
+    elif last is not None:
+        wanted = last.ports
+    elif port is None:
+        wanted = [PORT_DEFAULT + node for node in range(size)]
+    else:
+        return processes.free_ports(size)
     taken = [each for each in wanted if not processes.port_is_free(each)]
-    if taken and port is not None:
+    if taken and port:
         raise UsageError(
             f"Port {', '.join(map(str, taken))} of {HOST} is taken by another program. Choose another --port, or leave "
             "it out to have a free one chosen."

@@ -17,12 +17,12 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import CorruptState, UsageError
+from streams.core.errors import CorruptState
 from streams.kafka.access import diagnosed
 from streams.kafka.dead_letter import MESSAGE, OFFSET, PARTITION, REASON, RECEIPT, TOPIC, OutRecord, is_receipt
 from streams.kafka.reader import reader
 from streams.kafka.records import read_until
-from streams.kafka.topics import Topics, list_topics
+from streams.kafka.topics import Topics, list_topics, missing_topics
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -167,9 +167,8 @@ async def dead_letter_reader(settings: Settings, fenced: bool = False) -> AsyncI
     topics = Topics(settings.prefix)
     topic = topics.dead_letters
     counts = await list_topics(settings)
-    for needed in (topics.events, topic):
-        if needed not in counts:
-            raise UsageError(f"The topic {needed!r} does not exist. Create it with `nearstream topics create`.")
+    if missing := [needed for needed in (topics.events, topic) if needed not in counts]:
+        raise missing_topics(missing)
     partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
     level = "read_uncommitted" if fenced else "read_committed"
     try:

@@ -6,18 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import BrokerUnavailable, UsageError
+from streams.core.errors import BrokerUnavailable
 from streams.core.serving import Place, RefusedEvent
-from streams.kafka.clients import client_options, close_producer, mark_seen
+from streams.kafka.clients import close_producer, mark_seen, started_producer
 from streams.kafka.codec import decode_events
 from streams.kafka.partitioner import murmur2_partition
-from streams.kafka.topics import Topics, list_topics
+from streams.kafka.topics import Topics, list_topics, missing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from aiokafka import AIOKafkaProducer
 
     from streams.config import Settings
 
@@ -122,19 +123,13 @@ class EventSender:
         if topic not in self._counts:
             self._counts = await list_topics(self._settings)
         if topic not in self._counts:
-            raise UsageError(f"There is no topic {topic!r}. Create it with `nearstream topics create`.")
+            raise missing_topics([topic])
         return self._counts[topic]
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
             if self._producer is None:
-                producer = AIOKafkaProducer(**client_options(self._settings), acks="all", enable_idempotence=True)
-                try:
-                    await producer.start()
-                except BaseException:
-                    await close_producer(producer)
-                    raise
-                self._producer = producer
+                self._producer = await started_producer(self._settings, enable_idempotence=True)
             return self._producer
 
 

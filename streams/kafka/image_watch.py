@@ -8,14 +8,12 @@ to be seen waits in the catalogue, at most one image an item: there is no other 
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import threading
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from streams.core.errors import ModelUnusable
+from streams.kafka.background import BackgroundThread, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +34,6 @@ IMAGES_PER_STEP = 8
 """A CPU encodes them in about .3 s; their items' vectors move in well under a millisecond each."""
 BAD_NAMED_MAX = 10
 """In one look; more are counted: a folder that was not mounted must not write a line for each item."""
-STOP_S = 1.0
-NICENESS = 10
 
 
 class ImageSource(Protocol):
@@ -54,10 +50,6 @@ class ImageSource(Protocol):
     def vectors(self, images: Sequence[str], on_bad: Callable[[int, str], None]) -> Floats:
         """(n, m) of the images of these names; zeros where there is none, of which `on_bad` hears place and reason."""
         ...
-
-
-class _Stopped(Exception):
-    """The worker is closing."""
 
 
 class ImageWatch:
@@ -90,8 +82,7 @@ class ImageWatch:
         self._opened = self._refused = ""
         self._bad: dict[str, str] = {}
         self._named = self._unnamed = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="image-watch", daemon=True)
+        self._thread = BackgroundThread("image-watch", self._step, look_s)
 
     def start(self) -> None:
         """Begins to look; once."""
@@ -99,9 +90,7 @@ class ImageWatch:
 
     def stop(self) -> None:
         """Ends the thread, waiting a second at most; images that are being encoded are given up."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_S)
+        self._thread.stop()
 
     def check(self) -> bool:
         """Sees all images that wait, in the caller's thread; whether all went well. Raises nothing."""
@@ -109,7 +98,7 @@ class ImageWatch:
         try:
             while self._see_some():
                 pass
-        except _Stopped:
+        except Stopped:
             logger.info("images are left unseen: the worker stops")
         except Exception:
             logger.exception("images cannot be seen; all are tried again in %.0f s", RETRY_S)
@@ -119,12 +108,8 @@ class ImageWatch:
             logger.warning("%d more images of items cannot be seen either", self._unnamed)
         return True
 
-    def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        wait_s = self._look_s
-        while not self._stop.wait(wait_s):
-            wait_s = self._look_s if self.check() else RETRY_S
+    def _step(self) -> float:
+        return self._look_s if self.check() else RETRY_S
 
     def _see_some(self) -> bool:
         """Whether there was anything to see."""
@@ -182,12 +167,4 @@ class ImageWatch:
         logger.warning("the image of item %r is not seen, its words alone count: %s", item_id, reason)
 
     def _ask(self, function: Callable[[], T]) -> T:
-        """Runs a short job in the compute thread, between batches."""
-        if self._stop.is_set():
-            raise _Stopped
-        try:
-            return self._compute.submit(function).result()
-        except Exception:
-            if self._stop.is_set():  # the thread was closed under the job
-                raise _Stopped from None
-            raise
+        return self._thread.ask(self._compute, function)

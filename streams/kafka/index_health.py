@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args, runtime_checka
 import numpy as np
 
 from streams.core.status import IndexStatus, IndexTrigger, IndexWarning
+from streams.kafka.background import BackgroundThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CANARIES = 256
-NICENESS = 10
 FIRST_CHECK_S = 5.0
 """Pause while there is no report yet, because the index was empty or no check has succeeded."""
 REBUILD_PAUSE_S = 600.0
 """Between two builds that the checks ask for: what one build did not cure, the next will not cure at once."""
-STOP_S = 1.0
 MEMORY_SHARE_MAX = 0.5
 """A build needs half as much again beside what is there, and the profiles are of about the same size."""
 CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
@@ -133,8 +131,7 @@ class IndexHealth:
         self._rng = rng
         self._clock = clock
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="index-health", daemon=True)
+        self._thread = BackgroundThread("index-health", self._step)
         self._report: RecallReport | None = None
         self._reported_s = self._rebuilt_s = -math.inf
         self._failed_checks = 0
@@ -153,9 +150,7 @@ class IndexHealth:
 
     def stop(self) -> None:
         """Ends the thread, waiting a second at most: a check that takes longer goes on, unseen, and is the last."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_S)
+        self._thread.stop()
 
     def check(self) -> None:
         """One round, in the caller's thread: canaries, then a build if a figure asks for one. Raises nothing."""
@@ -178,13 +173,9 @@ class IndexHealth:
         reading, reported_s = self._read()
         return _status_of(reading, self._limits, self._clock() - reported_s)
 
-    def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        pause_s = 0.0
-        while not self._stop.wait(pause_s):
-            self.check()
-            pause_s = self._interval_s if self._report is not None else min(self._interval_s, FIRST_CHECK_S)
+    def _step(self) -> float:
+        self.check()
+        return self._interval_s if self._report is not None else min(self._interval_s, FIRST_CHECK_S)
 
     def _read(self) -> tuple[IndexReading, float]:
         stats = self._index.stats()

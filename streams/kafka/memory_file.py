@@ -17,9 +17,9 @@ How a copy that takes seconds comes from memory that moves meanwhile:
    again in their order: one that is not newer than the profile is passed over; a tombstone, a return after it and a
    user who was new during the copy happen again as they did. The last record of each user decides, as it always does.
 4. A profile's recent items name catalogue slots. Slots only grow, and their names are copied last, so each has one.
-5. Only views, weights and what rules counted of lists (fatigue, exposure) are of the beginning: events that came in
-   during the copy and are in it already are not counted again by the replay. What they lose by a restart are the
-   events of a second; of the lists, whatever was published since the save.
+5. Only views, weights and exposure are of the beginning: events that came in during the copy and are in it already are
+   not counted again by the replay. What they lose by a restart are the events of a second; of the lists, whatever was
+   published since the save. What each user was shown (fatigue) is copied with the user's profile: no replay counts it.
 6. The index is saved after the memory, and may thus be newer, or older after a kill between the two. Restored, it is
    made to hold what the profiles say, whatever it held: its graphs save time, its vectors are not believed.
 7. A user who was forgotten before the copy began is nowhere in it: slot emptied, id dropped, views without names; and
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
 
@@ -43,7 +43,8 @@ import numpy as np
 from index import Manifest, SnapshotCorrupt, SnapshotError, open_part, write_snapshot
 from streams.core.profile import GROWTH, ROWS_MIN, ProfileColumns, ProfileLayout
 from streams.recommend.engine import RULED, Currents
-from streams.recommend.rerank import check_saved
+from streams.recommend.fusion import FusionWeights
+from streams.recommend.rerank import check_saved, joined_users
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from index import IndexConfig
     from streams.core.ports import VectorIndex
     from streams.recommend.engine import Engine
+    from streams.recommend.fatigue import ShownItems
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ KIND = "worker"
 PART = "memory"
 PIECE_USERS = 4096
 """Profiles copied in one job of the compute thread: about 3 MB, 1 ms."""
+WEIGHTS = tuple(f"fusion/{name}" for name in FusionWeights._fields)
+"""The columns whose rows belong to sources, by the names that `Engine.currents` gives them."""
 _LENGTH = struct.Struct("<Q")
 
 Ask = Callable[..., Any]
@@ -125,6 +129,15 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
     rows: bytes
 
 
+class _Copied(NamedTuple):
+    """A piece as the compute thread hands it out; `shown` is `Reranker.saved_users`."""
+
+    user_ids: list[str]
+    excluded: dict[int, tuple[int, ...]]
+    columns: ProfileColumns
+    shown: ShownItems | None
+
+
 class Ending(msgspec.Struct, array_like=True, frozen=True, tag="ending"):
     """The last frame: the catalogue's item ids, in slot order."""
 
@@ -167,7 +180,7 @@ class _Read(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What must be equal for a memory to be taken over."""
+    """What must be equal for a memory to be taken over; of `sources` it is enough that one is in both."""
 
     cluster: str
     topic: str
@@ -178,6 +191,7 @@ class Facts:
     event_id_window: int
     trend_half_lives_s: list[float]
     sources: list[str]
+    """Weights are taken over by these names, and empty lists are equal: nothing is ranked."""
     schema: int = SCHEMA
 
     @classmethod
@@ -205,6 +219,7 @@ class Facts:
             f"its {name} is {manifest.extra.get(name)!r}, this worker's {value!r}"
             for name, value in facts.items()
             if manifest.extra.get(name) != value
+            and not (name == "sources" and set(self.sources) & set(_names(manifest.extra.get(name))))
         ]
 
     def as_extra(self) -> dict[str, Any]:
@@ -248,6 +263,7 @@ def load_memory(folder: Path, manifest: Manifest, engine: Engine) -> None:
         SnapshotError: damaged, cut short or replaced meanwhile; the engine is as it was.
     """
     found = _read(open_part(folder / "memory", manifest, PART), engine.store.layout)
+    found.views.update(_weights_by_name(found.views, _names(manifest.extra.get("sources")), engine.sources))
     _check_views(found, engine)
     engine.catalogue.restore(found.item_ids)
     engine.store.restore(found.user_ids, found.columns, found.excluded)
@@ -280,10 +296,8 @@ def _moment(engine: Engine, facts: Facts) -> _Moment:
     )
 
 
-def _piece(
-    engine: Engine, model: str, first: int, end: int
-) -> tuple[list[str], dict[int, tuple[int, ...]], ProfileColumns]:
-    """In the compute thread: ids, profiles and exclusions of the same instant.
+def _piece(engine: Engine, model: str, first: int, end: int) -> _Copied:
+    """In the compute thread: ids, profiles, exclusions and what was shown, of the same instant.
 
     Raises:
         SnapshotError: another model has come into service since the copy began.
@@ -295,7 +309,9 @@ def _piece(
     columns = ProfileColumns(
         **{c.name: getattr(store.columns, c.name)[first:end].copy() for c in fields(ProfileColumns)}
     )
-    return store.user_ids[first:end], excluded, columns
+    reranker = engine.reranker
+    shown = None if reranker is None else reranker.saved_users(first, end)
+    return _Copied(store.user_ids[first:end], excluded, columns, shown)
 
 
 def _item_ids(engine: Engine) -> list[str]:
@@ -314,14 +330,16 @@ def _write(file: Path, engine: Engine, moment: _Moment, ask: Ask) -> int:
         put(Beginning(moment.users, moment.currents.epoch, moment.currents.stream_time_ms))
         for name, array in moment.currents.views.items():
             put(Column.of(name, array))
+        shown: list[ShownItems | None] = []
         for first in range(0, moment.users, PIECE_USERS):
-            user_ids, excluded, columns = ask(
-                _piece, engine, moment.facts.model, first, min(first + PIECE_USERS, moment.users)
-            )
-            rows = np.empty(len(user_ids), layout)
+            copied: _Copied = ask(_piece, engine, moment.facts.model, first, min(first + PIECE_USERS, moment.users))
+            rows = np.empty(len(copied.user_ids), layout)
             for name in layout.names or ():
-                rows[name] = getattr(columns, name)
-            put(Piece(user_ids, excluded, rows.tobytes()))
+                rows[name] = getattr(copied.columns, name)
+            put(Piece(copied.user_ids, copied.excluded, rows.tobytes()))
+            shown.append(copied.shown)
+        for name, array in joined_users(shown).items():
+            put(Column.of(f"{RULED}{name}", array))
         put(Ending(ask(_item_ids, engine)))
         return opened.tell()
 
@@ -376,6 +394,24 @@ def _array(frame: Column, file: Path) -> NDArray[np.generic]:
         raise SnapshotCorrupt(
             f"Expected the column {frame.name!r} of {file} to be of {frame.dtype} and {frame.shape}: {error}"
         ) from error
+
+
+def _names(written: object) -> list[str]:
+    """The sources of a manifest; empty when it names none."""
+    return [str(name) for name in written] if isinstance(written, list) else []
+
+
+def _weights_by_name(
+    views: Mapping[str, NDArray[np.generic]], known: Sequence[str], sources: Sequence[str]
+) -> dict[str, NDArray[np.generic]]:
+    """The saved weights as those of this worker's sources; nothing where they are the same or not there."""
+    if not known or tuple(known) == tuple(sources) or not all(name in views for name in WEIGHTS):
+        return {}
+    try:
+        saved = FusionWeights(*(np.asarray(views[name], np.float64) for name in WEIGHTS))
+        return dict(zip(WEIGHTS, saved.for_sources(known, sources), strict=True))
+    except (ValueError, IndexError) as error:
+        raise SnapshotCorrupt(f"The weights of the sources cannot be taken over: {error}.") from error
 
 
 def _check_views(found: _Read, engine: Engine) -> None:

@@ -9,21 +9,24 @@ prepared before the switch carries the old model's name, and is stored as the ne
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import msgspec
+
 from streams.core.errors import ModelUnusable
 from streams.core.status import ModelStatus
+from streams.core.worker_details import ModelReport, TrainingReport
+from streams.kafka.background import BackgroundThread, Stopped
+from streams.recommend.list_overlap import ListComparison
 from streams.recommend.next_model import ITEMS_PER_SLICE, USERS_PER_SLICE, NextModel
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from streams.core.ports import VectorIndex
+    from streams.core.status import SwapOverlap
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine, Model
 
@@ -36,9 +39,6 @@ BUILD_LOOK_S = 0.1
 BUILD_WAIT_S_MAX = 1800.0
 """For the new index's graph; then the model serves without it, by scanning, until it is there."""
 PROGRESS_EVERY_S = 10.0
-STOP_S = 1.0
-NICENESS = 10
-"""As the builds of graphs: a swap may take minutes, a batch may not."""
 
 
 class ModelSource(Protocol):
@@ -70,9 +70,13 @@ class ModelSource(Protocol):
         """
         ...
 
+    def report(self, name: str) -> ModelReport | None:
+        """What the folder tells of the encoder of this name; None where it holds another model by now.
 
-class _Stopped(Exception):
-    """The worker is closing."""
+        Raises:
+            ModelUnusable: the folder says nothing readable of its model.
+        """
+        ...
 
 
 class ModelWatch:
@@ -115,8 +119,10 @@ class ModelWatch:
         self._switch_s: float | None = None
         self._pause_s: float | None = None
         self._longest_s = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="model-watch", daemon=True)
+        self._overlap: SwapOverlap | None = None
+        self._reports = [self._report_of(self._serving)]
+        """Of the model in service and, after a switch, of the one before it."""
+        self._thread = BackgroundThread("model-watch", self._step, interval_s)
 
     def start(self) -> None:
         """Begins to look, unless that is switched off; once."""
@@ -125,9 +131,7 @@ class ModelWatch:
 
     def stop(self) -> None:
         """Ends the thread, waiting a second at most; a swap that is under way is given up, and so is its graph."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_S)
+        self._thread.stop()
         if (coming := self._next) is not None:
             coming.model.index.close()
 
@@ -137,7 +141,7 @@ class ModelWatch:
             mark = self._source.mark()
             if mark != self._seen:
                 self._follow(mark)
-        except _Stopped:
+        except Stopped:
             logger.info("the model of %s is not taken in: the worker stops", self._source.place)
         except Exception as error:
             logger.exception("the swap to the model of %s failed; %s serves", self._source.place, self._serving)
@@ -156,17 +160,20 @@ class ModelWatch:
             failures=self._failures,
             switch_s=self._switch_s,
             pause_ms=None if self._pause_s is None else round(1000 * self._pause_s, 3),
+            overlap=self._overlap,
         )
+
+    def reports(self) -> list[ModelReport]:
+        """The model in service, then the one that served before it, if this worker saw it; any thread may ask."""
+        return list(self._reports)
 
     @property
     def _serving(self) -> str:
         return self._engine.encoder.name
 
-    def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        while not self._stop.wait(self._interval_s):
-            self.check()
+    def _step(self) -> float:
+        self.check()
+        return self._interval_s
 
     def _follow(self, mark: Hashable) -> None:
         started_s = self._clock()
@@ -183,8 +190,11 @@ class ModelWatch:
             self._refused(str(error))
             return
         self._seen = mark
-        self._swap(model)
+        comparison = self._swap(model)
         self._switch_s = round(self._clock() - started_s, 3)
+        self._reports = [self._report_of(self._serving), self._reports[0]]
+        self._overlap = self._overlap_of(comparison)
+        self._pause_s = self._longest_s
         logger.info(
             "%s serves %d users after %.1f s; the longest pause of the compute thread was %.1f ms",
             self._serving,
@@ -204,7 +214,19 @@ class ModelWatch:
             )
         self._problem = problem
 
-    def _swap(self, model: Model) -> None:
+    def _report_of(self, name: str) -> ModelReport:
+        """With what the folder tells of it, where it is the folder's and still there."""
+        plain = plain_report(name, self._engine.encoder.dim)
+        if self._engine.fallback is not None:
+            return plain
+        try:
+            report = self._source.report(name)
+        except ModelUnusable:  # the folder's problem, which `_follow` reports
+            report = None
+        return report or msgspec.structs.replace(plain, training=TrainingReport())
+
+    def _swap(self, model: Model) -> ListComparison | None:
+        """Returns the lists of before, to be compared."""
         logger.info("%s is made ready; %s serves until then", model.profiles.name, self._serving)
         former = self._engine.index
         self._longest_s = 0.0
@@ -212,6 +234,7 @@ class ModelWatch:
         try:
             self._fill(coming)
             self._wait_for_graph(model.index)
+            comparison = self._lists_of_before()
             self._switch_to(coming)
         except BaseException:
             model.index.close()
@@ -219,8 +242,36 @@ class ModelWatch:
         finally:
             self._next = None
         self._switches, self._problem, self._pause_s = self._switches + 1, None, self._longest_s
+        self._overlap = None
         self._on_switch(model.index)
         former.close()
+        return comparison
+
+    def _lists_of_before(self) -> ListComparison | None:
+        """A model that cannot be compared serves all the same."""
+        try:
+            comparison = self._ask(lambda: ListComparison(self._engine))
+            while self._ask(comparison.before):
+                pass
+        except Stopped:
+            raise
+        except Exception:
+            logger.exception("the lists of before the switch cannot be made; how much stays the same is not measured")
+            return None
+        return comparison
+
+    def _overlap_of(self, comparison: ListComparison | None) -> SwapOverlap | None:
+        if comparison is None:
+            return None
+        try:
+            while self._ask(comparison.after):
+                pass
+        except Stopped:
+            return None
+        except Exception:
+            logger.exception("the lists of after the switch cannot be made; how much stays the same is not measured")
+            return None
+        return comparison.overlap()
 
     def _fill(self, coming: NextModel) -> None:
         """Takes in everything there is, but not for ever: changes may come as fast."""
@@ -247,26 +298,23 @@ class ModelWatch:
     def _wait_for_graph(self, index: VectorIndex) -> None:
         deadline_s = self._clock() + BUILD_WAIT_S_MAX
         while index.stats().building and self._clock() < deadline_s:
-            if self._stop.wait(BUILD_LOOK_S):
-                raise _Stopped
+            self._thread.pause(BUILD_LOOK_S)
 
     def _ask(self, function: Callable[[], T]) -> T:
         """Runs a short job in the compute thread, between batches, and notes how long it took there."""
-        if self._stop.is_set():
-            raise _Stopped
 
         def timed() -> tuple[T, float]:
             began_s = self._clock()
             return function(), self._clock() - began_s
 
-        try:
-            answer, took_s = self._compute.submit(timed).result()
-        except Exception:
-            if self._stop.is_set():  # the thread was closed under the job
-                raise _Stopped from None
-            raise
+        answer, took_s = self._thread.ask(self._compute, timed)
         self._longest_s = max(self._longest_s, took_s)
         return answer
+
+
+def plain_report(name: str, dim: int) -> ModelReport:
+    """What is known of a model without a folder: it was not trained."""
+    return ModelReport(name, name.partition("@")[0], dim)
 
 
 def export_model(metrics: Metrics, status: ModelStatus) -> None:
@@ -278,3 +326,7 @@ def export_model(metrics: Metrics, status: ModelStatus) -> None:
     if status.switch_s is not None and status.pause_ms is not None:
         metrics.gauge("nearstream_model_switch_seconds").set(status.switch_s)
         metrics.gauge("nearstream_model_pause_seconds").set(status.pause_ms / 1000)
+    if (overlap := status.overlap) is not None:
+        for lists, share in (("neighbours", overlap.neighbours), ("items", overlap.items)):
+            if share is not None:
+                metrics.gauge("nearstream_model_overlap_share", lists=lists).set(share)

@@ -13,6 +13,7 @@ from streams.kafka.clients import mark_seen
 from streams.kafka.lookback import look_back
 from streams.kafka.newest import Entry, NewestRecords
 from streams.kafka.tail import TopicTail
+from streams.kafka.topics import missing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,8 @@ class NewestTopic:
         self._count = 0
         self._records = NewestRecords(bytes_max)
         self._is_read = False
+        self.is_missing = False
+        """Whether Kafka answered and had no such topic."""
         self._turns = asyncio.Semaphore(LOOK_UPS_MAX)
         self._look_ups: dict[bytes, asyncio.Task[Entry]] = {}
         self._following: asyncio.Task[None] | None = None
@@ -77,8 +80,10 @@ class NewestTopic:
         """The newest value; None: there is none.
 
         Raises:
-            BrokerUnavailable: the topic was not read yet, or looking up what memory does not hold failed.
+            BrokerUnavailable: the topic is missing or was not read yet, or looking up what memory does not hold failed.
         """
+        if self.is_missing:
+            raise BrokerUnavailable(str(missing_topics([self._topic])))
         if not self.is_read:
             raise BrokerUnavailable(
                 f"The topic {self._topic!r} is still being read, so the newest value is not known yet. Ask again in a "

@@ -134,7 +134,13 @@ class Node:
         return processes.find_process(f"{self.mark} ")
 
     def answers(self) -> bool:
-        """Whether a Kafka answers requests on its port, by asking for the API versions (key 18, version 0)."""
+        """Whether its own process answers requests on its port: asked for the API versions (key 18, version 0).
+
+        Another Kafka may have taken the port in the seconds that ours needs to get there, and would answer as well.
+        """
+        pid = self.pid()
+        if pid is None or not processes.listens(pid, self.port):
+            return False
         request = struct.pack(">ihhih", 10, 18, 0, 1, -1)
         try:
             with self._connected() as connection:

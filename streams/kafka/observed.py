@@ -202,7 +202,9 @@ class Observed:
             logger.warning("skipped a status record at offset %d: %s", record.offset, error)
             return
         if status.group == self._group:
-            self.workers.pop(status.worker, None)
+            known = self.workers.pop(status.worker, None)
+            if status.details is None and known is not None and known.started_at == status.started_at:
+                status = msgspec.structs.replace(status, details=known.details)
             self.workers[status.worker] = status
             if len(self.workers) > WORKERS_MAX:
                 del self.workers[next(iter(self.workers))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupLoadInProgressError
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
 
 PEEK_S = 0.5
+
+
+class _Next(NamedTuple):
+    """What was found at or after an offset: a record, or up to another offset nothing but markers."""
+
+    sought: int
+    offset: int
+    timestamp: int | None
+    """None: no record before `offset`."""
+
+    def holds(self, sought: int, end: int) -> bool:
+        """Whether this is still what is to be found there, now that the log ends at `end`."""
+        return self.sought == sought and (self.timestamp is not None or self.offset >= end)
 
 
 class OffsetPoller:
@@ -29,8 +42,7 @@ class OffsetPoller:
         self._topic = topic
         self._group = group
         self._partitions: list[TopicPartition] = []
-        self._timestamps: dict[TopicPartition, tuple[int, int]] = {}
-        """Offset of the next record and its timestamp, as last read."""
+        self._found: dict[TopicPartition, _Next] = {}
 
     def assign(self, partitions: int) -> None:
         """Says how many partitions the topic has; call it once."""
@@ -50,32 +62,43 @@ class OffsetPoller:
         begins = await self._consumer.beginning_offsets(self._partitions)
         ends = await self._consumer.end_offsets(self._partitions)
         offsets = {tp: _none_if_negative(committed[tp].offset) for tp in self._partitions}
-        nexts = {tp: max(begins[tp], offsets[tp] or 0) for tp in self._partitions}
-        await self._peek({tp: offset for tp, offset in nexts.items() if offset < ends[tp]})
-        return [
-            PartitionOffsets(tp.partition, begins[tp], ends[tp], offsets[tp], self._timestamp(tp, nexts[tp]))
-            for tp in self._partitions
-        ]
+        sought = {tp: max(begins[tp], offsets[tp] or 0) for tp in self._partitions}
+        await self._peek({tp: offset for tp, offset in sought.items() if offset < ends[tp]}, ends)
+        polled = []
+        for tp in self._partitions:
+            found = self._found.get(tp)
+            if found is None or not found.holds(sought[tp], ends[tp]):
+                polled.append(PartitionOffsets(tp.partition, begins[tp], ends[tp], offsets[tp]))
+            else:
+                next_offset = min(found.offset, ends[tp])
+                polled.append(
+                    PartitionOffsets(tp.partition, begins[tp], ends[tp], offsets[tp], found.timestamp, next_offset)
+                )
+        return polled
 
-    def _timestamp(self, tp: TopicPartition, offset: int) -> int | None:
-        at, timestamp = self._timestamps.get(tp, (-1, 0))
-        return timestamp if at == offset else None
-
-    async def _peek(self, wanted: dict[TopicPartition, int]) -> None:
-        """Reads the record at each of these offsets, unless it was read before; gives up after PEEK_S."""
-        unread = {tp: offset for tp, offset in wanted.items() if self._timestamp(tp, offset) is None}
-        for tp, offset in unread.items():
+    async def _peek(self, sought: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
+        """Looks for the record at or after each of these offsets, unless it was found before; gives up after PEEK_S."""
+        unknown = {
+            tp: offset
+            for tp, offset in sought.items()
+            if tp not in self._found or not self._found[tp].holds(offset, ends[tp])
+        }
+        for tp, offset in unknown.items():
             self._consumer.seek(tp, offset)
             self._consumer.resume(tp)
         try:
             async with asyncio.timeout(PEEK_S):
-                while unread:
-                    record = await self._consumer.getone(*unread)
+                while unknown:
+                    record = await self._consumer.getone(*unknown)
                     tp = TopicPartition(record.topic, record.partition)
                     self._consumer.pause(tp)
-                    self._timestamps[tp] = (unread.pop(tp), record.timestamp)
-        except TimeoutError:  # their age stays unknown until the next poll
-            self._consumer.pause(*unread)
+                    self._found[tp] = _Next(unknown.pop(tp), record.offset, record.timestamp)
+        except TimeoutError:  # what is not known now is looked for at the next poll
+            self._consumer.pause(*unknown)
+            for tp, offset in unknown.items():
+                position = await self._consumer.position(tp)
+                if position >= ends[tp]:  # nothing came, and yet reading got there: it passed over markers
+                    self._found[tp] = _Next(offset, position, None)
 
 
 def _none_if_negative(offset: int) -> int | None:

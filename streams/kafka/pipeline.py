@@ -9,44 +9,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import aiokafka.producer.sender
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import ProducerFenced
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from streams.core.errors import CorruptState, DeadLetterLimit, PartitionLost, UsageError
 from streams.core.shedding import SloBatcher
 from streams.core.status import PartitionStatus
-from streams.kafka.clients import client_options, close_producer, mark_seen, pace_metadata_updates
+from streams.kafka.clients import mark_seen
 from streams.kafka.commit_note import NOTHING_NOTED, CommitNote
 from streams.kafka.forgetting import read_tombstones
 from streams.kafka.late_lists import Plan
-from streams.kafka.traces import NOTHING_TRACED, BatchTrace, Headers, Traces
+from streams.kafka.traces import NOTHING_TRACED, BatchTrace, Traces
+from streams.kafka.transaction import PartitionProducer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streams.config import Settings
     from streams.core.status import PartitionState
     from streams.kafka.processor import Output, Processor
     from streams.kafka.tail import TopicTail
     from streams.kafka.topics import Topics
+    from streams.kafka.traces import Headers
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FETCH_WAIT_MS = 500
-BATCH_BYTES_MAX = 1 << 20
 RETRY_DELAY_S_MIN, RETRY_DELAY_S_MAX = 0.1, 2.0
 FENCED_PAUSE_HEARTBEATS = 3
 LOOK_FOR_OTHERS_S = 60.0
 FATAL = (DeadLetterLimit, CorruptState, UsageError)
-
-# Rule 15: aiokafka waits 20 ms before it repeats AddPartitionsToTxn after CONCURRENT_TRANSACTIONS, which follows every
-# transaction at once; 2 ms was measured faster back to back.
-aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.002
 
 
 class Stopped(Exception):
@@ -101,7 +97,7 @@ class PartitionPipeline:
         self._note = NOTHING_NOTED
         self._owed = 0
         self._batcher = SloBatcher(host.settings.freshness_target_ms / 1000, host.settings.batch_events_max)
-        self._producer: AIOKafkaProducer | None = None
+        self._producer = PartitionProducer(host.settings, host.topics, partition)
         self._looked_s = 0.0
         self._applying: asyncio.Future[int] | None = None
         self._stop = asyncio.Event()
@@ -149,8 +145,7 @@ class PartitionPipeline:
         for part in (self._host.processor.late, self._host.processor.forgetting):
             given_up = asyncio.ensure_future(self._host.compute(part.give_up, self.partition.partition))
             given_up.add_done_callback(mark_seen)
-        producer, self._producer = self._producer, None
-        await close_producer(producer)
+        await self._producer.close()
 
     async def _run(self) -> None:
         """Sessions, one after the other, until stopped. A fatal verdict ends the task with that error."""
@@ -179,8 +174,7 @@ class PartitionPipeline:
                     heartbeat_s = self._host.settings.heartbeat_interval_ms / 1000
                     pause_s = max(delay_s, FENCED_PAUSE_HEARTBEATS * heartbeat_s)
                 try:
-                    producer, self._producer = self._producer, None
-                    await close_producer(producer)
+                    await self._producer.close()
                     await self._or_stop(asyncio.sleep(pause_s))
                 except Stopped:
                     return
@@ -201,16 +195,13 @@ class PartitionPipeline:
         if not await self._resumes_parked():
             self.clean = False
             self._host.changelog.release(self.partition.partition)
-            await close_producer(self._producer)
-            self._producer = self._new_producer()
+            await self._producer.close()
             await self._or_stop(self._producer.start())
             committed, self._note = await self._or_stop(self._committed())
             if committed is None:
                 committed = (await self._or_stop(consumer.beginning_offsets([partition])))[partition]
             await self._or_stop(self._host.changelog.own(partition.partition))
-            for topic in self._output_topics():  # rule 12: metadata first, so one AddPartitionsToTxn covers all
-                await self._or_stop(self._producer.partitions_for(topic))
-            pace_metadata_updates(self._producer.client)
+            await self._or_stop(self._producer.find_topics())
             self.next_offset = committed
             self._owed = await self._host.compute(
                 self._host.processor.late.take_up, partition.partition, self._note, committed
@@ -226,7 +217,7 @@ class PartitionPipeline:
 
     async def _resumes_parked(self) -> bool:
         """Rule 13: a pipeline parked over a rebalance goes on when the committed offset is still its own."""
-        if self._producer is None or not self.clean:
+        if not self._producer.is_started or not self.clean:
             return False
         await self._settle()
         return await self._or_stop(self._committed()) == (self.next_offset, self._note)
@@ -237,30 +228,16 @@ class PartitionPipeline:
         found = (await coordinator.fetch_committed_offsets([self.partition])).get(self.partition)
         return (None, NOTHING_NOTED) if found is None else (found.offset, CommitNote.decode(found.metadata))
 
-    def _new_producer(self) -> AIOKafkaProducer:
-        settings = self._host.settings
-        return AIOKafkaProducer(
-            **client_options(settings),
-            # Rule 2: the id names the partition, never the worker; it is the fence.
-            transactional_id=f"{settings.group}-{self.partition.topic}-{self.partition.partition}",
-            transaction_timeout_ms=settings.transaction_timeout_ms,
-            max_batch_size=BATCH_BYTES_MAX,
-            retry_backoff_ms=50,
-            request_timeout_ms=10_000,
-        )
-
-    def _output_topics(self) -> tuple[str, str, str]:
-        topics = self._host.topics
-        return topics.recommendations, topics.profiles, topics.dead_letters
-
     async def _step(self) -> None:
         """One micro-batch. From the transaction's begin to its commit it runs to completion (rule 11)."""
         await self._look_for_others()
         if self._host.processor.forgetting.is_due(self.partition.partition):
             await self._forget()
         records, waits_s = await self._fetch()
-        self._batcher.fetched(self._left_behind_s(records))
+        end = await self._read_up_to()
+        self._batcher.fetched(self._left_behind_s(records, end))
         if not records and not await self._is_late():
+            await self._pass_over(end)
             return
         started = time.perf_counter()
         plan = Plan(self._batcher.shedding, self._batcher.late_lists_max(len(records)))
@@ -271,9 +248,9 @@ class PartitionPipeline:
         prepared = time.perf_counter()
         self.clean = False
         trace = self._traced(records, output, prepared - started + sum(waits_s.values()))
-        await self._transact(records, output, trace.headers)
+        await self._commit(output, end, trace.headers)
         committed = time.perf_counter()
-        self._take_in(records, output)
+        self._take_in(output, end)
         self._batcher.committed(len(records) + output.late.lists, committed - started)
         stage_s = {
             **waits_s,
@@ -317,11 +294,16 @@ class PartitionPipeline:
             await self._host.compute(processor.apply, output)
             return
         self.clean = False
-        await self._transact([], output, {})
-        self._take_in([], output)
+        await self._commit(output, self.next_offset, {})
+        self._take_in(output, self.next_offset)
         logger.info("partition %d has forgotten %d users", self.partition.partition, len(output.profiles))
 
-    def _take_in(self, records: list[ConsumerRecord], output: Output) -> None:
+    async def _commit(self, output: Output, next_offset: int, headers: Mapping[bytes, Headers]) -> None:
+        batches = await self._producer.commit(output, next_offset, headers)
+        if batches:
+            self._host.changelog.wrote(self.partition.partition, batches)
+
+    def _take_in(self, output: Output, next_offset: int) -> None:
         """Moves memory to what is committed now.
 
         Nobody waits for this: the compute thread takes its work in order, so whatever is prepared or loaded from here
@@ -329,15 +311,31 @@ class PartitionPipeline:
         """
         self._applying = asyncio.ensure_future(self._host.compute(self._host.processor.apply, output))
         self._applying.add_done_callback(self._count_owed)
-        self.next_offset = _end(records, self.next_offset)
+        self.next_offset = next_offset
         self.next_record_ms = None
         self._note = output.late.note
         self.clean = True
 
-    def _left_behind_s(self, records: list[ConsumerRecord]) -> float | None:
+    async def _read_up_to(self) -> int:
+        """Where reading goes on: after the last record, and after what follows it and is none, as the markers that end
+        the transactions of producers and all that they aborted. Uncommitted, that would stay as lag.
+        """
+        position: int = await self._or_stop(self._host.consumer.position(self.partition))
+        return position
+
+    async def _pass_over(self, end: int) -> None:
+        """Commits that up to `end` there are no more records; does nothing where that is committed already."""
+        if end <= self.next_offset:
+            return
+        await self._settle()
+        self.clean = False
+        await self._producer.commit_offset(end, self._note)
+        self.next_offset, self.clean = end, True
+
+    def _left_behind_s(self, records: list[ConsumerRecord], end: int) -> float | None:
         """Age of the batch's last record when the batch is full and more wait; else None: it takes all there is."""
         is_full = len(records) >= self._batcher.batch_events
-        if not is_full or (self._host.consumer.highwater(self.partition) or 0) <= records[-1].offset + 1:
+        if not is_full or (self._host.consumer.highwater(self.partition) or 0) <= end:
             return None
         sent_s: float = records[-1].timestamp / 1000
         return max(0.0, time.time() - sent_s)
@@ -388,7 +386,7 @@ class PartitionPipeline:
         arrived = time.perf_counter()
         self.next_record_ms = records[0].timestamp
         fetch_s = max(0.0, time.time() - records[0].timestamp / 1000)
-        behind = (consumer.highwater(partition) or 0) > records[-1].offset + 1
+        behind = (consumer.highwater(partition) or 0) > await self._read_up_to()
         linger_s = settings.linger_ms / 1000 - fetch_s  # records that waited for the last batch have lingered already
         if len(records) < events_max and not behind and linger_s > 0:
             await self._or_stop(asyncio.sleep(linger_s))
@@ -404,73 +402,6 @@ class PartitionPipeline:
             self._host.consumer.getmany(self.partition, timeout_ms=timeout_ms, max_records=records_max)
         )
         records: list[ConsumerRecord] = fetched.get(self.partition, [])
-        return records
-
-    async def _transact(self, records: list[ConsumerRecord], output: Output, headers: Mapping[bytes, Headers]) -> None:
-        """Rule 3: outputs, changelog and offsets in one transaction. No abort on failure: the next
-        `InitProducerId`, ours or the next owner's, aborts what is open, whatever state this client is in.
-
-        Raises:
-            PartitionLost: a newer producer fenced this one.
-        """
-        producer = self._producer
-        if producer is None:
-            raise RuntimeError("A transaction needs an open session.")
-        recommendations, profiles, dead_letters = self._output_topics()
-        sends: list[asyncio.Future[Any]] = []
-        try:
-            await producer.begin_transaction()
-            await self._send(
-                recommendations, ((key, value, headers.get(key, [])) for key, value in output.lists), sends
-            )
-            lists_end = len(sends)
-            changelog_records = await self._send(profiles, ((key, value, []) for key, value in output.profiles), sends)
-            await self._send(dead_letters, ((d.key, d.value, d.headers) for d in output.dead_letters), sends)
-            outcomes = await asyncio.gather(*sends)  # rule 12: aiokafka commits even when a batch failed
-            # Without a record the offset stays, and only the note beside it moves.
-            end = OffsetAndMetadata(_end(records, self.next_offset), output.late.note.encode())
-            await producer.send_offsets_to_transaction({self.partition: end}, self._host.settings.group)
-            await producer.commit_transaction()
-        except ProducerFenced as error:
-            raise PartitionLost(
-                f"Partition {self.partition.partition} was taken over by another worker; this one stops writing to it."
-            ) from error
-        finally:
-            for send in sends:  # of several failures one is raised; the others count as seen
-                send.add_done_callback(mark_seen)
-        if changelog_records:
-            offsets = [outcome.offset for outcome in outcomes[lists_end : lists_end + len(changelog_records)]]
-            batches = list(zip(offsets, changelog_records, strict=True))
-            self._host.changelog.wrote(self.partition.partition, batches)
-
-    async def _send(
-        self,
-        topic: str,
-        rows: Iterable[tuple[bytes | None, bytes | None, Any]],
-        sends: list[asyncio.Future[Any]],
-    ) -> list[int]:
-        """Rule 8: whole batches, to the input's own partition; their futures are appended to `sends`.
-
-        Returns how many records each batch has.
-
-        Raises:
-            ValueError: a record that fits no batch.
-        """
-        producer, partition = self._producer, self.partition.partition
-        assert producer is not None
-        records: list[int] = []
-        batch, filled = producer.create_batch(), 0
-        for key, value, headers in rows:
-            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                sends.append(await producer.send_batch(batch, topic, partition=partition))
-                records.append(filled)
-                batch, filled = producer.create_batch(), 0
-                if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                    raise ValueError(f"A record for {topic} is larger than {BATCH_BYTES_MAX} bytes.")
-            filled += 1
-        if filled:
-            sends.append(await producer.send_batch(batch, topic, partition=partition))
-            records.append(filled)
         return records
 
     async def _or_stop(self, work: Coroutine[Any, Any, T]) -> T:
@@ -492,8 +423,3 @@ class PartitionPipeline:
                 await asyncio.wait({running})
             if not running.cancelled():
                 running.exception()  # seen: either raised above, or a stop came first
-
-
-def _end(records: list[ConsumerRecord], otherwise: int) -> int:
-    """The offset after the last record."""
-    return records[-1].offset + 1 if records else otherwise

@@ -30,6 +30,7 @@ WATCHDOG_GRACE_S = 10
 FREE_PORTS = range(20_000, 32_000)
 
 _PROC = Path("/proc")
+_STATE_LISTEN = "0A"
 
 # The shell ends at once, so the process belongs to init: nobody here has to reap it, and nobody takes it along.
 _DETACH = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo "$!"'
@@ -192,6 +193,44 @@ def _commands() -> Iterable[tuple[int, str]]:
     listed = subprocess.run(["ps", "-axww", "-o", "pid=,command="], check=True, capture_output=True, text=True)
     lines = (line.strip().partition(" ") for line in listed.stdout.splitlines())
     return ((int(pid), command) for pid, _, command in lines)
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether the process itself listens on the port of this machine, and not another program.
+
+    True where the kernel does not tell: of another user's process.
+    """
+    if not _PROC.exists():
+        command = ["lsof", "-nP", "-t", "-a", "-p", str(pid), f"-iTCP:{port}", "-sTCP:LISTEN"]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+    try:
+        sockets = _listening_sockets(pid, port)
+        return bool(sockets) and any(_target(each) in sockets for each in (_PROC / str(pid) / "fd").iterdir())
+    except PermissionError:
+        return True
+    except OSError:  # it has ended
+        return False
+
+
+def _listening_sockets(pid: int, port: int) -> set[str]:
+    """What descriptors of sockets that listen on the port point to; Java's are IPv6 ones that take IPv4 as well."""
+    found: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (_PROC / str(pid) / "net" / table).read_text().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == _STATE_LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:  # closed just now
+        return ""
 
 
 def end_process(pid: int, mark: str, grace_s: float) -> bool:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import BrokerUnavailable, UsageError
+from streams.core.errors import BrokerUnavailable
 from streams.kafka.access import diagnosed
 from streams.kafka.partitioner import murmur2_partition
 from streams.kafka.reader import reader
-from streams.kafka.topics import list_topics
+from streams.kafka.topics import list_topics, missing_topics
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -37,7 +37,7 @@ async def open_topic(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOK
     """
     counts = await list_topics(settings)
     if topic not in counts:
-        raise UsageError(f"There is no topic {topic!r}. Create it with `nearstream topics create`.")
+        raise missing_topics([topic])
     partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
     try:
         async with reader(settings, isolation_level="read_committed") as consumer:

@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import AccessDenied, PartitionLost
 from streams.core.status import FRESHNESS_EDGES_MS as SHOWN_EDGES_MS
 from streams.core.status import PartitionStatus, Quantiles, WorkerState, WorkerStatus, WorkerTotals
 from streams.kafka.access import diagnosed
-from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
+from streams.kafka.clients import close_producer, started_producer
+from streams.kafka.details import DetailsReporter
 from streams.kafka.index_health import export_index
 from streams.kafka.model_watch import export_model
 from streams.kafka.weights_watch import export_weights, list_quality
+from streams.recommend.rerank import ShortBecause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from aiokafka import AIOKafkaProducer
 
     from streams.config import Settings
     from streams.kafka.consumer_group import PipelineGroup
@@ -72,6 +76,7 @@ class WorkerFigures:
         self._dead_letters: Counter[str] = Counter()
         self._lists_by_cause: Counter[str] = Counter()
         self._shed: Counter[str] = Counter()
+        self._short_lists: Counter[str] = Counter()
         self._coalesced = 0
         self._events = self._lists = self._duplicates = self._batches = self._restarts = 0
 
@@ -89,6 +94,7 @@ class WorkerFigures:
         self._events_by_type += output.types
         self._lists_by_cause += lists_by_cause(output)
         self._shed += output.late.shed_kinds
+        self._short_lists += short_lists(output)
         self._coalesced += coalesced(output)
         self._batches += 1
         self._export(records, output, stage_s, now_s)
@@ -116,6 +122,7 @@ class WorkerFigures:
             coalesced=self._coalesced + (0 if reverse is None else reverse.coalesced),
             owed_overflows=owed_overflows,
             freshness_counts=self._freshness_counts(),
+            short_lists=dict(self._short_lists),
         )
 
     def rates(self, now_s: float) -> tuple[float, float]:
@@ -167,12 +174,7 @@ class WorkerFigures:
         for reason, count in output.reject_reasons.items():
             metrics.counter("nearstream_dead_letters_total", reason=reason).inc(count)
         metrics.counter("nearstream_duplicates_total").inc(output.duplicates)
-        metrics.counter("nearstream_lists_total").inc(len(output.lists))
-        for cause, count in lists_by_cause(output).items():
-            metrics.counter("nearstream_lists_by_cause_total", cause=cause).inc(count)
-        for kind, count in output.late.shed_kinds.items():
-            metrics.counter("nearstream_lists_shed_total", kind=kind).inc(count)
-        metrics.counter("nearstream_lists_coalesced_total").inc(coalesced(output))
+        _export_lists(metrics, output)
         if output.refresh is not None and (taught := output.refresh.taught) is not None:
             metrics.counter("nearstream_lessons_total").inc(len(taught.targets))
         metrics.counter("nearstream_batches_total").inc()
@@ -187,12 +189,32 @@ class WorkerFigures:
                 freshness.observe(now_s - debt.sent_ms / 1000)
 
 
+def _export_lists(metrics: Metrics, output: Output) -> None:
+    metrics.counter("nearstream_lists_total").inc(len(output.lists))
+    for cause, count in lists_by_cause(output).items():
+        metrics.counter("nearstream_lists_by_cause_total", cause=cause).inc(count)
+    for because, count in short_lists(output).items():
+        metrics.counter("nearstream_lists_short_total", because=because).inc(count)
+    for kind, count in output.late.shed_kinds.items():
+        metrics.counter("nearstream_lists_shed_total", kind=kind).inc(count)
+    metrics.counter("nearstream_lists_coalesced_total").inc(coalesced(output))
+
+
 def lists_by_cause(output: Output) -> Counter[str]:
     """Lists of a batch: of its events, owed ones, and those whose cause is a neighbour."""
     late = output.late
     of_events = len(output.lists_newest)
     counts = {"event": of_events, "owed": len(output.lists) - of_events - late.reverse_lists}
     return Counter({**counts, "neighbour": late.reverse_lists})
+
+
+def short_lists(output: Output) -> Counter[str]:
+    """Lists of a batch that have fewer items than asked for, by the reason that their messages give."""
+    refresh = output.refresh
+    if refresh is None or refresh.ranking is None:
+        return Counter()
+    counts = np.bincount(refresh.ranking.short_because, minlength=len(ShortBecause)).tolist()
+    return Counter({reason.word: counts[reason] for reason in ShortBecause if reason.word and counts[reason]})
 
 
 def coalesced(output: Output) -> int:
@@ -237,14 +259,13 @@ class StatusReporter:
         self._figures = figures
         self._metrics = metrics
         self._started_ms = started_ms
+        self.details = DetailsReporter(settings, engine)
         self._producer: AIOKafkaProducer | None = None
         self._encode = msgspec.json.Encoder().encode
 
     async def start(self) -> None:
         """Connects. Raises aiokafka's KafkaError when Kafka does not answer."""
-        self._producer = AIOKafkaProducer(**client_options(self._settings), acks="all", request_timeout_ms=5000)
-        pace_metadata_updates(self._producer.client)
-        await self._producer.start()
+        self._producer = await started_producer(self._settings, request_timeout_ms=5000)
 
     async def run(self) -> None:
         """Reports until cancelled."""
@@ -254,8 +275,11 @@ class StatusReporter:
 
     async def report(self) -> None:
         """One record; a broker that does not take it within three seconds counts as unreachable."""
-        status = self.status(time.time())
+        now_s = time.time()
+        status = self.status(now_s)
         self._export(status)
+        if (details := self.details.due(now_s)) is not None:
+            status = msgspec.structs.replace(status, details=details)
         assert self._producer is not None
         try:
             await asyncio.wait_for(
@@ -273,6 +297,8 @@ class StatusReporter:
             if not self.kafka_answers:
                 logger.info("Kafka answers again")
             self.kafka_answers = True
+            if details is not None:
+                self.details.told(details, now_s)
 
     async def _look_for_denial(self, error: BaseException) -> None:
         """A login that was withdrawn, or a certificate that ran out, is no outage that passes."""

@@ -15,6 +15,8 @@ from streams.kafka.access import diagnosed
 from streams.kafka.clients import client_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streams.config import Settings
 
 DAY_MS = 86_400_000
@@ -111,7 +113,7 @@ async def create_topics(settings: Settings) -> list[str]:
         await _until_known(admin, settings, list(wanted))
     finally:
         await admin.close()
-    check_copartitioned({**{n: wanted[n][0] for n in missing}, **present}, Topics(settings.prefix))
+    check_topics({**{n: wanted[n][0] for n in missing}, **present}, Topics(settings.prefix))
     return missing
 
 
@@ -133,21 +135,35 @@ async def list_topics(settings: Settings) -> dict[str, int]:
         await admin.close()
 
 
-def check_copartitioned(counts: dict[str, int], topics: Topics) -> None:
-    """Raises UsageError unless events, profiles, lists, dead letters and, if it exists, users have equal partitions."""
-    together = [topics.events, topics.profiles, topics.recommendations, topics.dead_letters]
-    absent = [name for name in together if name not in counts]
+def check_topics(counts: dict[str, int], topics: Topics) -> None:
+    """What a worker cannot do without, from partition counts by name.
+
+    Raises:
+        UsageError: a topic is missing, `weights` aside, which older prefixes lack; or input, profiles, lists, dead
+            letters and users are not co-partitioned.
+    """
+    absent = [name for name in topics.definitions(1) if name not in counts and name != topics.weights]
     if absent:
-        raise UsageError(
-            f"These topics do not exist: {', '.join(absent)}. Create them with `nearstream topics create`."
-        )
-    together += [topics.users] if topics.users in counts else []  # who owns a user's events forgets the user
+        raise missing_topics(absent)
+    together = [
+        topics.events,
+        topics.profiles,
+        topics.recommendations,
+        topics.dead_letters,
+        topics.users,  # who owns a user's events forgets the user
+    ]
     if len({counts[name] for name in together}) > 1:
         found = ", ".join(f"{name}: {counts[name]}" for name in together)
         raise UsageError(
             f"Input, profiles, lists, dead letters and users need the same number of partitions, found {found}. "
             "Use a new --prefix, or recreate the topics."
         )
+
+
+def missing_topics(names: Sequence[str]) -> UsageError:
+    """What to do about topics that do not exist."""
+    which = f"There is no topic {names[0]}" if len(names) == 1 else f"These topics do not exist: {', '.join(names)}"
+    return UsageError(f"{which}. Create what is missing with `nearstream topics create`.")
 
 
 async def _until_known(admin: AIOKafkaAdminClient, settings: Settings, names: list[str]) -> None:

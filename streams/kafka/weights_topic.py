@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.core.errors import CorruptState
 from streams.kafka.access import diagnosed
-from streams.kafka.clients import client_options, close_producer, pace_metadata_updates
+from streams.kafka.clients import close_producer, started_producer
 from streams.kafka.records import read_all
 from streams.kafka.topics import DAY_MS, Topics
 from streams.recommend.fusion import HISTORY_SEGMENTS, TYPE_SEGMENTS, FusionWeights
 from streams.recommend.position_bias import PositionBias
 
 if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
     from streams.config import Settings
     from streams.recommend.fusion import Doubles
 
@@ -96,6 +97,7 @@ class Mean(NamedTuple):
     """Weights of several workers as one."""
 
     weights: FusionWeights
+    """Of the sources that were asked for."""
     lessons: int
     """Of one of those workers, on average: what everybody begins with must not count for all of them together."""
     workers: int
@@ -191,21 +193,30 @@ def decode_command(value: bytes) -> WeightsCommand:
 
 
 def mean_weights(learned: Iterable[Learned], sources: tuple[str, ...], reset_ms: int, now_ms: int) -> Mean | None:
-    """The mean by lessons over all who weigh these sources, obeyed the last reset and spoke within a day."""
+    """The mean by lessons over all who obeyed the last reset, spoke within a day and weigh some of these sources.
+
+    Each source's weights are the mean of those who weigh it, whatever else they weigh: workers of an older version know
+    others. A source that nobody weighs begins with 0; see `FusionWeights.for_sources`.
+    """
     counted = [
         each
         for each in learned
-        if each.sources == sources and each.reset_ms >= reset_ms and each.lessons and not is_silent(each, now_ms)
+        if each.reset_ms >= reset_ms
+        and each.lessons
+        and not is_silent(each, now_ms)
+        and not set(sources).isdisjoint(each.sources)
     ]
     if not counted:
         return None
-    shares = np.array([each.lessons for each in counted], np.float64)
-    lessons = round(float(shares.mean()))
-    shares /= shares.sum()
-    parts = zip(*(each.weights for each in counted), strict=True)
-    weights = FusionWeights(*(np.tensordot(shares, np.stack(part), 1) for part in parts))
+    lessons = np.array([each.lessons for each in counted], np.float64)
+    weighs = np.array([[source in each.sources for source in sources] for each in counted])
+    shares = np.where(weighs, lessons[:, None], 0.0)
+    shares /= np.maximum(shares.sum(axis=0), 1.0)
+    parts = zip(*(each.weights.for_sources(each.sources, sources) for each in counted), strict=True)
+    weights = FusionWeights(*(np.einsum("ws,w...sf->...sf", shares, np.stack(part)) for part in parts))
     reactions = [each.reactions for each in counted if each.reactions is not None]
-    return Mean(weights, lessons, len(counted), np.mean(reactions, axis=0) if reactions else None)
+    mean_reactions = np.mean(reactions, axis=0) if reactions else None
+    return Mean(weights, round(float(lessons.mean())), len(counted), mean_reactions)
 
 
 def is_silent(learned: Learned, now_ms: int) -> bool:
@@ -265,20 +276,8 @@ async def give_command(settings: Settings, change: Callable[[WeightsCommand, int
 
 
 async def weights_producer(settings: Settings) -> AIOKafkaProducer:
-    """A started producer for the topic. Most weights of segments are 0: compressed, a record is a tenth of its size.
-
-    Raises aiokafka's KafkaError when Kafka does not answer.
-    """
-    producer = AIOKafkaProducer(
-        **client_options(settings), acks="all", compression_type="gzip", request_timeout_ms=5000
-    )
-    pace_metadata_updates(producer.client)
-    try:
-        await producer.start()
-    except BaseException:
-        await close_producer(producer)
-        raise
-    return producer
+    """See `started_producer`. Most weights of segments are 0: compressed, a record is a tenth of its size."""
+    return await started_producer(settings, compression_type="gzip", request_timeout_ms=5000)
 
 
 async def send(producer: AIOKafkaProducer, topics: Topics, key: str, value: bytes) -> None:

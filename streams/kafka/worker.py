@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from streams.core.errors import AccessDenied, BrokerUnavailable
+from streams.core.errors import AccessDenied, BrokerUnavailable, WorkerUnavailable
 from streams.kafka.access import diagnosed
 from streams.kafka.clients import bounded
 from streams.kafka.consumer_group import PipelineGroup
@@ -29,15 +29,17 @@ from streams.kafka.rules_watch import RulesWatch
 from streams.kafka.saver import MemorySaver
 from streams.kafka.status import StatusReporter, WorkerFigures
 from streams.kafka.tail import TopicTail
-from streams.kafka.topics import Topics, check_copartitioned, list_topics
+from streams.kafka.topics import Topics, check_topics, list_topics
 from streams.kafka.traces import open_traces
 from streams.kafka.weights_watch import INTERVAL_S, WeightsWatch
+from streams.kafka.what_if_desk import WhatIfDesk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from streams.config import Settings
     from streams.core.ports import VectorIndex
+    from streams.core.what_if import WhatIf, WhatIfQuestion, WhatIfRefusal
     from streams.kafka.pipeline import BatchListener
     from streams.metrics import Metrics
     from streams.recommend.engine import Engine
@@ -90,10 +92,11 @@ class Worker:
         )
         # Rule 7: encoder, index and ranking run in one thread; the event loop only moves bytes.
         self._compute_thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._what_if = WhatIfDesk(engine, settings.neighbours, self._compute_thread, metrics)
         self.saver: MemorySaver | None = None
         self._traces = open_traces(settings, self.name)
         self._models = None if models is None else self._new_model_watch(models)
-        self.reporter.models = self._models
+        self.reporter.models = self.reporter.details.models = self._models
         self._images = None if images is None else ImageWatch(images, engine, self._compute_thread, metrics)
         self.reporter.on_denied = self._fail
         self._index_health: IndexHealth | None = None
@@ -102,6 +105,7 @@ class Worker:
         self._reporting: asyncio.Task[None] | None = None
         self._weights = WeightsWatch(settings, self.topics, self.name, engine, self._compute, weights_interval_s)
         self._rules = None if settings.rules is None else self._new_rules_watch(settings.rules)
+        self.reporter.details.rules = self._rules
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -120,6 +124,16 @@ class Worker:
         """At least one partition is running."""
         return self._group is not None and any(p.state == "running" for p in self._group.pipelines.values())
 
+    async def what_if(self, user_id: str, question: WhatIfQuestion) -> WhatIf | WhatIfRefusal:
+        """What the user's list would be; nothing changes by asking.
+
+        Raises:
+            WorkerUnavailable: memory is not restored yet, or let go of already; or too much else is asked.
+        """
+        if self.reporter.state != "running":
+            raise WorkerUnavailable(f"This worker is {self.reporter.state}. Ask again once it runs.")
+        return await self._what_if.ask(user_id, question)
+
     async def start(self) -> None:
         """Restores and joins; waits for Kafka as long as it takes, saying so.
 
@@ -136,10 +150,14 @@ class Worker:
         place, recalled = await self._recalled(partitions[self.topics.profiles])
         weights = await self._share_weights(partitions.get(self.topics.weights, 0))
         items = await self._followed(
-            self.topics.items, partitions.get(self.topics.items, 0), self._load_items_with(processor)
+            self.topics.items,
+            partitions[self.topics.items],
+            self._counting_unreadable(processor.load_items, self.topics.items, "nearstream_unreadable_items_total"),
         )
         users = await self._followed(  # before the profiles, which begin where the attributes say
-            self.topics.users, partitions.get(self.topics.users, 0), self._load_users_with(processor)
+            self.topics.users,
+            partitions[self.topics.users],
+            self._counting_unreadable(processor.load_users, self.topics.users, "nearstream_unreadable_users_total"),
         )
         changelog = await self._followed(
             self.topics.profiles,
@@ -222,7 +240,7 @@ class Worker:
 
     async def _check_topics(self) -> dict[str, int]:
         counts = await list_topics(self._settings)
-        check_copartitioned(counts, self.topics)
+        check_topics(counts, self.topics)
         return counts
 
     async def _when_kafka_answers(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -309,22 +327,18 @@ class Worker:
     def _load_profiles_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
         return lambda records: self._compute(processor.load_profiles, records)
 
-    def _load_items_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
-        async def load(records: list[ConsumerRecord]) -> None:
-            unreadable = await self._compute(processor.load_items, records)
+    def _counting_unreadable(
+        self, load: Callable[[list[ConsumerRecord]], int], topic: str, metric: str
+    ) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
+        """Runs `load` in the compute thread; what it could not read is said aloud and counted."""
+
+        async def load_and_count(records: list[ConsumerRecord]) -> None:
+            unreadable = await self._compute(load, records)
             if unreadable:
-                self._metrics.counter("nearstream_unreadable_items_total").inc(unreadable)
-                logger.warning("%d records of %s cannot be read and are passed over", unreadable, self.topics.items)
+                self._metrics.counter(metric).inc(unreadable)
+                logger.warning("%d records of %s cannot be read and are passed over", unreadable, topic)
 
-        return load
-
-    def _load_users_with(self, processor: Processor) -> Callable[[list[ConsumerRecord]], Awaitable[Any]]:
-        async def load(records: list[ConsumerRecord]) -> None:
-            unreadable = await self._compute(processor.load_users, records)
-            if unreadable:
-                logger.warning("%d records of %s cannot be read and are passed over", unreadable, self.topics.users)
-
-        return load
+        return load_and_count
 
     def _compute(self, function: Callable[..., T], *arguments: object) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._compute_thread, function, *arguments)

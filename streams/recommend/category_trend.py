@@ -59,6 +59,17 @@ class CategoryTrend:
         """The rows; views until the next fold."""
         return self._tops
 
+    def recount(self, codes: Slots, masses: NDArray[np.float64], categories: Slots) -> None:
+        """Counts these categories (c,) anew, some of whose items belong elsewhere now; -1 is none.
+
+        One pass over the catalogue, however many categories there are: a row keeps its best items only, and who
+        follows an item that left cannot be read from it.
+        """
+        self._make_room(int(codes.max(initial=NOBODY)) + 1)
+        is_asked = np.zeros(len(self._tops.counts), np.bool_)
+        is_asked[codes[codes >= 0]] = True
+        _recount(self._tops, is_asked, masses, np.require(categories, np.int32, PLAIN))
+
     def fold(self, items: Slots, gains: NDArray[np.float64], masses: NDArray[np.float64], categories: Slots) -> None:
         """Counts events; call it after the trend counted them.
 
@@ -68,12 +79,7 @@ class CategoryTrend:
             masses: (items,) the trend's.
             categories: (items, m) codes, padded with -1.
         """
-        highest = int(categories.max(initial=-1))
-        if highest >= len(self._tops.counts):
-            grown = _empty(max(highest + 1, int(len(self._tops.counts) * GROWTH)))
-            for name, mine in self._tops._asdict().items():
-                getattr(grown, name)[: len(mine)] = mine
-            self._tops = grown
+        self._make_room(int(categories.max(initial=NOBODY)) + 1)
         _fold(
             self._tops,
             np.require(items, np.int32, PLAIN),
@@ -103,6 +109,14 @@ class CategoryTrend:
         because = np.full(items.shape, NOBODY, np.int32)
         _score(self._tops, mix, masses, np.require(categories, np.int32, PLAIN), items, worth, because)
         return worth, because
+
+    def _make_room(self, categories: int) -> None:
+        if categories <= len(self._tops.counts):
+            return
+        grown = _empty(max(categories, int(len(self._tops.counts) * GROWTH)))
+        for name, mine in self._tops._asdict().items():
+            getattr(grown, name)[: len(mine)] = mine
+        self._tops = grown
 
 
 def category_mix(recent_items: Slots, recent_count: NDArray[np.int32], categories: Slots) -> Mix:
@@ -164,9 +178,29 @@ def _fold(
             code = categories[item, index]
             if code < 0:
                 break
-            high, low = max(tops.totals[code], gains[event]), min(tops.totals[code], gains[event])
-            tops.totals[code] = high + np.log2(1.0 + 2.0 ** (low - high))
+            _add(tops, code, gains[event])
             _enter(tops, code, item, masses)
+
+
+@kernel
+def _recount(tops: CategoryTops, is_asked: NDArray[np.bool_], masses: NDArray[np.float64], categories: Slots) -> None:
+    for code in range(len(is_asked)):
+        if is_asked[code]:
+            tops.counts[code] = 0
+            tops.totals[code] = -np.inf
+    for item in range(len(categories)):
+        if not masses[item] > -np.inf:
+            continue
+        for code in categories[item]:
+            if code >= 0 and is_asked[code]:
+                _add(tops, code, masses[item])
+                _enter(tops, code, item, masses)
+
+
+@kernel
+def _add(tops: CategoryTops, code: int, gain: float) -> None:
+    high, low = max(tops.totals[code], gain), min(tops.totals[code], gain)
+    tops.totals[code] = high + np.log2(1.0 + 2.0 ** (low - high))
 
 
 @kernel

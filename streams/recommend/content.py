@@ -1,6 +1,11 @@
-"""What resembles the profile, by the items' own words. Shapes: u users, n items in a list, c candidates."""
+"""What resembles the profile, by the items' own words.
+
+Shapes: u users, n items in a list, c candidates, R recent items.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,31 +89,49 @@ def cosines(
     return found
 
 
-@kernel
+class Among(NamedTuple):
+    """Which of a user's recent items may be the nearest one of each item of a list."""
+
+    members: NDArray[np.int8]
+    """(u, R) the interest that a recent item belongs to, -1 for none."""
+    wanted: NDArray[np.int8]
+    """(u, n) the interest that the nearest item must belong to, -1 for any or none."""
+
+
 def nearest_recent(
-    items: Slots,
-    recent_items: Slots,
-    recent_count: NDArray[np.int32],
-    item_vectors: Floats,
-    described: NDArray[np.bool_],
+    items: Slots, recent_items: Slots, item_vectors: Floats, described: NDArray[np.bool_], among: Among | None = None
 ) -> Slots:
-    """(u, n) the user's own recent item of the largest cosine with each item, the newer of equals; -1 without words."""
+    """(u, n) the user's own recent item of the largest cosine with each item, the newer of equals; -1 without words.
+
+    All recent items (u, R) may be it, or those `among` them.
+    """
+    if among is None:
+        among = Among(np.full(recent_items.shape, -1, np.int8), np.full(items.shape, -1, np.int8))
     found = np.full(items.shape, -1, np.int32)
+    _nearest_recent(items, recent_items, item_vectors, described, among, found)
+    return found
+
+
+@kernel
+def _nearest_recent(
+    items: Slots, recent_items: Slots, item_vectors: Floats, described: NDArray[np.bool_], among: Among, found: Slots
+) -> None:
     for row in range(items.shape[0]):
         for column in range(items.shape[1]):
-            item = items[row, column]
+            item, wanted = items[row, column], among.wanted[row, column]
             if item < 0 or not described[item]:
                 continue
             best = np.float32(-2)
-            for place in range(recent_count[row] - 1, -1, -1):
+            for place in range(recent_items.shape[1] - 1, -1, -1):
                 recent = recent_items[row, place]
                 if not 0 <= recent < len(described) or not described[recent]:
+                    continue
+                if wanted >= 0 and among.members[row, place] != wanted:
                     continue
                 similarity = _dot(item_vectors[item], item_vectors[recent])
                 if similarity > best:
                     best = similarity
                     found[row, column] = recent
-    return found
 
 
 @kernel

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
-from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from streams.recommend.cooccurrence import Entered
 from streams.recommend.fusion import FusionConfig, FusionWeights
 from streams.recommend.live_quality import LiveQuality
 from streams.recommend.position_bias import PositionBias
-from streams.recommend.ranker import Ranker, checked, segments_of
-from streams.recommend.request import Ranking, RankRequest
+from streams.recommend.ranker import Ranker
+from streams.recommend.request import Ranking, RankRequest, checked, segments_of
+from streams.recommend.user_index import align, nearest_users, place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,8 +47,6 @@ GROUPED_EVENTS_MAX = 10
 """From so many events on a user's own history says more than age or country."""
 RULED = "rules/"
 """Names of the saved arrays that only some rules need begin with it."""
-ALIGN_USERS = 8192
-"""Users whose vectors are computed and compared at once."""
 
 
 def _no_lap(stage: str) -> None:
@@ -91,6 +90,8 @@ class Refresh:
     """(u,) lower place of the pair of items that each list tries; see `streams.recommend.exploration`."""
     named: NamedEvents | None = None
     """The events that may be reactions to lists; None when none is."""
+    searched: int = 0
+    """How many users the index held when neighbours were searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,14 @@ class Model:
     profiles: ProfileEncoder
     items: ItemEncoder
     index: VectorIndex
+
+
+class Lists(NamedTuple):
+    """Neighbours and lists that nobody gets; see `Refresh`."""
+
+    neighbour_slots: Slots
+    similarities: Floats
+    ranking: Ranking | None
 
 
 class Currents(NamedTuple):
@@ -185,10 +194,10 @@ class Engine:
         if self._ranker is None:
             slots, similarities = self._neighbours(listed.slots, listed.vectors)
             lap("search")
-            return Refresh(update, slots, similarities, None, None, self.encoder, listed)
+            return Refresh(update, slots, similarities, None, None, self.encoder, listed, searched=len(self.index))
         teaching = self._teaching(update) if lessons else np.zeros(0, np.intp)
         before = self._before(update, teaching)
-        asked = _joined(before, self._after(listed)) if lists else before
+        asked = before.joined(self._after(listed)) if lists else before
         slots, similarities = self._neighbours(asked.slots, asked.vectors)
         asked = asked._replace(neighbour_slots=slots, neighbour_similarities=similarities)
         lap("search")
@@ -201,14 +210,25 @@ class Engine:
             pool = self._ranker.pool(asked)
             if lists:
                 ranking = self._ranker.choose(
-                    pool.rows(slice(first, None)), _rows(asked, first, None), self._now_s(update)
+                    pool.rows(slice(first, None)), asked.rows(first, None), self._now_s(update)
                 )
                 if self.feedback is not None:
                     ranking, pairs = self.feedback.explored(ranking, listed, self._ranker.reranker)
             counts = None if self.feedback is None else self.feedback.lesson_weights(named, teaching)
-            taught = self._taught(update, teaching, pool.rows(slice(first)), _rows(asked, 0, first), counts)
+            taught = self._taught(update, teaching, pool.rows(slice(first)), asked.rows(0, first), counts)
         lap("rank")
-        return Refresh(update, slots[first:], similarities[first:], ranking, taught, self.encoder, listed, pairs, named)
+        return Refresh(
+            update,
+            slots[first:],
+            similarities[first:],
+            ranking,
+            taught,
+            self.encoder,
+            listed,
+            pairs,
+            named,
+            len(self.index),
+        )
 
     def apply(self, refresh: Refresh, late_from: int = 1) -> None:
         """Stores a refresh whose transaction is committed, whichever model it was prepared with.
@@ -227,6 +247,25 @@ class Engine:
             self._feed_back(self.feedback, refresh, late_from)
         if self.reverse is not None and refresh.encoder is self.encoder:
             self._follow(self.reverse, refresh)
+
+    def supposed(
+        self, profile: ProfileUpdate, events: Sequence[Event], offsets: NDArray[np.int64], partition: int
+    ) -> ProfileUpdate:
+        """See `ProfileUpdater.prepare_from`."""
+        return self._updater.prepare_from(profile, events, offsets, partition)
+
+    def lists(self, listed: ProfileUpdate) -> Lists:
+        """The lists that `prepare` would make for users whose profiles are these; remembers nothing of it."""
+        slots, similarities = self._neighbours(listed.slots, listed.vectors)
+        if self._ranker is None or not len(slots):
+            return Lists(slots, similarities, None)
+        ranker = copy(self._ranker)  # what it finds out for later calls goes with the copy
+        asked = self._after(listed)._replace(neighbour_slots=slots, neighbour_similarities=similarities)
+        asked = checked(ranker.with_interests(asked), asked.vectors.shape[1])
+        ranking = ranker.choose(ranker.pool(asked), asked, self._now_s(listed))
+        if self.feedback is not None:
+            ranking, _ = self.feedback.explored(ranking, listed, ranker.reranker)
+        return Lists(slots, similarities, ranking)
 
     def learn(self, taught: Taught | None) -> None:
         """Judges the lists of before and, unless frozen, moves the sources' weights as far as the lessons say."""
@@ -336,7 +375,7 @@ class Engine:
         return FusionConfig() if self._ranker is None else self._ranker.fusion
 
     def currents(self) -> Currents:
-        """A copy of what is remembered beside the profiles, to be saved with them."""
+        """A copy of what is remembered beside the profiles, to be saved with them; see also `Reranker.saved_users`."""
         views = self._views.columns(len(self.catalogue))
         if self._ranker is not None:
             views |= {f"fusion/{name}": part.copy() for name, part in self._ranker.weights._asdict().items()}
@@ -369,23 +408,15 @@ class Engine:
 
         Vectors that the index has already are the same to the last bit or nearly, so that no graph is built anew.
         """
-        slots = list(self.store.slot_of.values())
-        known = set(slots)
-        strays = [slot for slot in self.index.ids() if slot not in known]
-        if strays:
-            self.index.forget(strays)
-            self.forgotten += len(strays)
-        for first in range(0, len(slots), ALIGN_USERS):
-            part = slots[first : first + ALIGN_USERS]
-            place(self.index, part, self.encoder.vectors(self.store.columns.state[part]))
+        self.forgotten += align(self.index, self.store, self.encoder)
 
     def describe(self, items: Sequence[Item]) -> None:
         """Takes over what the items topic says."""
         known = {item.item_id for item in items} & self.catalogue.slot_of.keys()
         slots = self.catalogue.slots(sorted(known))
-        uncategorised = slots[self.catalogue.facts.categories[slots, 0] < 0]
+        former = self.catalogue.facts.categories[slots]
         self.catalogue.put(items)
-        self._views.categorise(uncategorised, self.catalogue.facts.categories)
+        self._views.categorise(slots, self.catalogue.facts.categories, former)
         self._introduce([item.item_id for item in items])
 
     def withdraw(self, item_ids: Sequence[str]) -> None:
@@ -464,16 +495,7 @@ class Engine:
         return replace(update, vectors=self.encoder.vectors(update.columns.state))
 
     def _neighbours(self, own: Slots, vectors: Floats) -> tuple[Slots, Floats]:
-        """One more than wanted is asked for, since an indexed user finds itself."""
-        k = self._neighbour_candidates
-        slots = np.full((len(own), k + 1), -1, np.int32)
-        similarities = np.full((len(own), k + 1), np.nan, np.float32)
-        if k and len(own) and len(self.index):
-            matches = self.index.search(vectors, k + 1)
-            found = ~np.isnan(matches.similarities)
-            slots[found] = matches.ids[found].astype(np.int32)
-            similarities[:] = matches.similarities
-        return _without_self(slots, similarities, own)
+        return nearest_users(self.index, own, vectors, self._neighbour_candidates)
 
     def _remember(self, refresh: Refresh) -> None:
         """Tells the rules what was published and how people reacted."""
@@ -563,6 +585,8 @@ class Engine:
         partitions = self.store.columns.partition
         reverse.published(slots, matches, similarities, partitions[slots])
         reverse.moved(slots, matches, similarities, partitions)
+        others = refresh.searched - (refresh.listed.slots[known] >= 0)
+        reverse.outgrown(slots, others, len(self.index) - 1, partitions)
 
     def _move(self, users: Sequence[str], vectors: Floats) -> None:
         """Indexes the users by their slots: the store's own int objects, for a million new ones would be 32 MB."""
@@ -590,25 +614,6 @@ class Engine:
         self._stream_time_ms = max(self._stream_time_ms, int(columns.last_time_ms.max()))
 
 
-def place(index: VectorIndex, slots: list[int], vectors: Floats) -> None:
-    """Makes the index hold the users where their vectors (u, d) say; users without direction are not in it."""
-    directed: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
-    if directed.all():
-        index.upsert(slots, vectors)
-    else:
-        index.upsert(list(compress(slots, directed.tolist())), vectors[directed])
-        index.remove(list(compress(slots, (~directed).tolist())))
-
-
-def _without_self(slots: Slots, similarities: Floats, own: Slots) -> tuple[Slots, Floats]:
-    """Drops the user itself from each row of k + 1 matches, else the last match."""
-    is_self = (slots == own[:, None]) & (slots >= 0)
-    drop = np.where(is_self.any(axis=1), is_self.argmax(axis=1), slots.shape[1] - 1)
-    keep = np.arange(slots.shape[1]) != drop[:, None]
-    shape = (len(slots), slots.shape[1] - 1)
-    return slots[keep].reshape(shape), similarities[keep].reshape(shape)
-
-
 def _request(
     slots: Slots,
     vectors: Floats,
@@ -631,27 +636,3 @@ def _request(
         neighbour_similarities=np.zeros((len(slots), 0), np.float32),
         group_codes=group_codes,
     )
-
-
-def _joined(first: RankRequest, second: RankRequest) -> RankRequest:
-    """Both questions as one."""
-    offsets = np.concatenate([first.bought_offsets, first.bought_offsets[-1] + second.bought_offsets[1:]])
-    columns: dict[str, Any] = {
-        name: None if mine is None else np.concatenate([mine, others])
-        for name, mine, others in zip(RankRequest._fields, first, second, strict=True)
-        if name != "bought_offsets"
-    }
-    return RankRequest(bought_offsets=offsets, **columns)
-
-
-def _rows(request: RankRequest, first: int, end: int | None) -> RankRequest:
-    """The question of some users."""
-    rows = slice(first, end)
-    offsets = request.bought_offsets[first : None if end is None else end + 1]
-    columns: dict[str, Any] = {
-        name: None if column is None else column[rows]
-        for name, column in request._asdict().items()
-        if name not in ("bought_offsets", "bought_items")
-    }
-    bought = request.bought_items[offsets[0] : offsets[-1]]
-    return RankRequest(bought_offsets=offsets - offsets[0], bought_items=bought, **columns)

@@ -11,6 +11,8 @@ from streams.core.profile import GROWTH, ROWS_MIN
 from streams.recommend.kernel import PLAIN, kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from streams.core.ports import Floats, Slots
@@ -79,11 +81,13 @@ class Fatigue:
         """Nothing is known any more of what these users were shown."""
         self._shown.items[users[users < len(self._shown.items)]] = NO_ITEM
 
-    def saved(self) -> ShownItems:
-        """A copy of the rows up to the last user who was shown anything."""
-        items, times, last_s = self._shown
-        rows = int(np.flatnonzero(np.logical_or.reduce(items >= 0, axis=1)).max(initial=-1)) + 1
-        return ShownItems(items[:rows].copy(), times[:rows].copy(), last_s[:rows].copy())
+    def rows(self, first: int, end: int) -> ShownItems:
+        """A copy of the rows of these user slots."""
+        copied, (items, times, last_s) = _empty(end - first), self._shown
+        rows = len(items[first:end])
+        copied.items[:rows], copied.times[:rows] = items[first:end], times[first:end]
+        copied.last_s[:rows] = last_s[first:end]
+        return copied
 
     def restore(self, shown: ShownItems) -> None:
         """Takes over saved rows in place of all that is known.
@@ -96,6 +100,13 @@ class Fatigue:
             raise ValueError(f"expected columns of {REMEMBERED} places, got {[column.shape for column in shown]}")
         self._shown = _empty(max(rows, ROWS_MIN))
         self._shown.items[:rows], self._shown.times[:rows], self._shown.last_s[:rows] = shown
+
+
+def joined(pieces: Sequence[ShownItems]) -> ShownItems:
+    """Rows of consecutive slots as one, up to the last user who was shown anything."""
+    items, times, last_s = (np.concatenate(columns) for columns in zip(*pieces, strict=True))
+    rows = int(np.flatnonzero((items != NO_ITEM).any(axis=1)).max(initial=-1)) + 1
+    return ShownItems(items[:rows], times[:rows], last_s[:rows])
 
 
 def _empty(rows: int) -> ShownItems:

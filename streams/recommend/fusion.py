@@ -14,6 +14,7 @@ Shapes: u users, c candidates, S sources, F = 2 S features, n items in a list.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,6 +84,29 @@ class FusionWeights(NamedTuple):
     def copy(self) -> FusionWeights:
         """Arrays of its own."""
         return FusionWeights(*(each.copy() for each in self))
+
+    def for_sources(self, known: Sequence[str], sources: Sequence[str]) -> FusionWeights:
+        """These weights, which are of the sources `known`, by name: what they are for `sources`, in that order.
+
+        A source that was not known begins with 0: no list changes until a lesson shows what it is good for, and its
+        gradient is the same wherever it begins. One that is gone is dropped.
+
+        Raises:
+            ValueError: none of the sources was known, or the weights are of another number of sources than `known`.
+        """
+        if len(known) != len(self.shared):
+            raise ValueError(f"expected weights of {len(known)} sources, got those of {len(self.shared)}")
+        places = {name: place for place, name in enumerate(known)}
+        taken = [(place, places[name]) for place, name in enumerate(sources) if name in places]
+        if not taken:
+            raise ValueError(f"expected weights of some of the sources {list(sources)}, got those of {list(known)}")
+        mine, theirs = (list(column) for column in zip(*taken, strict=True))
+        parts = []
+        for part in self:
+            found = np.zeros((*part.shape[:-2], len(sources), part.shape[-1]))
+            found[..., mine, :] = part[..., theirs, :]
+            parts.append(found)
+        return FusionWeights(*parts)
 
     def moved(self, before: FusionWeights, after: FusionWeights) -> FusionWeights:
         """These weights, moved as far as from `before` to `after`."""

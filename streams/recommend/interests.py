@@ -233,10 +233,12 @@ def _describe(
 
 
 @kernel
-def raise_to_interests(
-    worth: Floats, interests: Interests, items: Slots, item_vectors: Floats, eligible: NDArray[np.bool_]
-) -> None:
-    """Raises numbers (u, c) to the cosines of the items with whichever interest is nearest, in place."""
+def interest_cosines(interests: Interests, items: Slots, item_vectors: Floats, eligible: NDArray[np.bool_]) -> Floats:
+    """(u, c) cosines of items (u, c) with whichever interest is nearest.
+
+    0 where all are negative, where the item is not eligible, and for users of one taste.
+    """
+    found = np.zeros(items.shape, np.float32)
     for row in range(items.shape[0]):
         for interest in range(interests.weights.shape[1]):
             if interests.weights[row, interest] == 0.0:
@@ -245,54 +247,29 @@ def raise_to_interests(
             for column in range(items.shape[1]):
                 item = items[row, column]
                 if item >= 0 and eligible[item]:
-                    worth[row, column] = max(worth[row, column], _dot(vector, item_vectors[item]))
+                    found[row, column] = max(found[row, column], _dot(vector, item_vectors[item]))
+    return found
 
 
 @kernel
-def nearest_of_interest(
-    items: Slots,
-    recent_items: Slots,
-    vectors: Floats,
-    interests: Interests,
-    item_vectors: Floats,
-    described: NDArray[np.bool_],
-) -> Slots:
-    """(u, n) the most similar recent item of the interest nearest to each item, the newer of equals; -1 without words.
-
-    Any recent item may be it where the profile is nearer than each interest, or the user has one taste.
-    """
-    found = np.full(items.shape, -1, np.int32)
+def nearest_interests(
+    interests: Interests, profiles: Floats, items: Slots, item_vectors: Floats, described: NDArray[np.bool_]
+) -> Members:
+    """(u, n) the interest nearest to each item (u, n); -1 where the profile (u, d) is nearer, or nothing is known."""
+    found = np.full(items.shape, -1, np.int8)
     for row in range(items.shape[0]):
         for column in range(items.shape[1]):
             item = items[row, column]
             if item < 0 or not described[item]:
                 continue
-            interest = _nearest_interest(item_vectors[item], vectors[row], interests, row)
-            best = np.float32(-2)
-            for place in range(recent_items.shape[1] - 1, -1, -1):
-                recent = recent_items[row, place]
-                if not 0 <= recent < len(described) or not described[recent]:
-                    continue
-                if interest >= 0 and interests.members[row, place] != interest:
-                    continue
-                similarity = _dot(item_vectors[item], item_vectors[recent])
-                if similarity > best:
-                    best = similarity
-                    found[row, column] = recent
+            best = _dot(profiles[row], item_vectors[item])
+            for interest in range(interests.weights.shape[1]):
+                if interests.weights[row, interest] == 0.0:
+                    break
+                cosine = _dot(interests.vectors[row, interest], item_vectors[item])
+                if cosine > best:
+                    found[row, column], best = interest, cosine
     return found
-
-
-@kernel
-def _nearest_interest(item: Floats, profile: Floats, interests: Interests, row: int) -> int:
-    """-1 for the profile."""
-    nearest, best = -1, _dot(profile, item)
-    for interest in range(interests.weights.shape[1]):
-        if interests.weights[row, interest] == 0.0:
-            break
-        cosine = _dot(interests.vectors[row, interest], item)
-        if cosine > best:
-            nearest, best = interest, cosine
-    return nearest
 
 
 def quotas(interests: Interests, count: int) -> Slots:

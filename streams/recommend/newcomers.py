@@ -106,14 +106,21 @@ class Newcomers:
             np.require(categories, np.int32, PLAIN),
         )
 
-    def categorise(self, items: Slots, categories: Slots) -> None:
-        """Counts the events that these items (e,) had so far for their categories, which became known now."""
+    def categorise(self, items: Slots, categories: Slots, former: Slots | None = None) -> None:
+        """Counts the events that these items (e,), each once, had so far for their categories of now.
+
+        And no longer for those of before, `former` (e, m); None where none was known.
+        """
         self._make_room(len(categories), _codes(categories))
-        codes = categories[items]
+        if former is not None:
+            self._count(items, former, -1)
+        self._count(items, categories[items], 1)
+
+    def _count(self, items: Slots, codes: Slots, sign: int) -> None:
         of, _ = known = np.nonzero(codes >= 0)
         events = self._rings.events[items][of].astype(np.int64)
-        np.add.at(self._turns.events, codes[known], events)
-        np.add.at(self._turns.firsts, codes[known], events > 0)
+        np.add.at(self._turns.events, codes[known], sign * events)
+        np.add.at(self._turns.firsts, codes[known], sign * (events > 0))
 
     def chances(self, categories: int) -> Doubles:
         """(categories,) for each single newcomer of each of the first, to be its next event; 0 where there is none."""

@@ -20,7 +20,7 @@ from streams.core.histories import Histories, encoded_histories
 from streams.core.ports import Floats
 from streams.core.profile import FORGOTTEN
 from streams.core.user_facts import Tokens, start_states
-from streams.recommend.engine import place
+from streams.recommend.user_index import place
 
 if TYPE_CHECKING:
     from streams.core.catalogue import ItemWords

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.ports import Floats, Slots
-from streams.recommend.candidates import Hidden, Neighbourhood, gather_candidates
-from streams.recommend.category_trend import category_mix
-from streams.recommend.content import cosines, guided_rows, nearest_recent, propose_by_content
+from streams.recommend.candidates import Candidates, Hidden, Neighbourhood, gather_candidates
+from streams.recommend.category_trend import Mix, category_mix
+from streams.recommend.content import Among, cosines, guided_rows, nearest_recent, propose_by_content
 from streams.recommend.floor_candidates import nearest_of_floors, popular_of_floors
-from streams.recommend.fusion import FusionConfig, FusionWeights, Lessons, Segments, fuse, learn
-from streams.recommend.interests import find_interests, nearest_of_interest, quotas, raise_to_interests
+from streams.recommend.fusion import FusionConfig, FusionWeights, Lessons, fuse, learn
+from streams.recommend.interests import find_interests, interest_cosines, nearest_interests, quotas
 from streams.recommend.kernel import PLAIN
 from streams.recommend.repeats import repeat_worth
-from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, source_names
+from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, checked, segments_of, source_names
 from streams.recommend.rerank import RerankConfig, Reranker
-from streams.recommend.trend import top_slots
+from streams.recommend.trend import relative_popularity, top_slots
 
 if TYPE_CHECKING:
     from streams.core.catalogue import Catalogue
@@ -27,15 +27,12 @@ if TYPE_CHECKING:
     from streams.recommend.rules import Rules
     from streams.recommend.views import Views
 
-NO_TYPE = 255
 ITEMS_AN_EVENT = 1000
 """Items that one event pays to look at, for what is popular."""
 NEWCOMERS_SHARE = 0.5
 """Newcomers proposed, as a share of what each source proposes: they bring many candidates of small chances."""
 RERANKED_MAX = 100
 """Best candidates among which rules and diversity choose."""
-LEAST_MASS = -1e300
-"""Below every stored logarithm of a popularity."""
 TYPE_CODES_MAX = 256
 
 
@@ -58,6 +55,21 @@ class Pool(NamedTuple):
     def rows(self, rows: slice) -> Pool:
         """Those of some users; views."""
         return Pool(**{name: column[rows] for name, column in self._asdict().items()})
+
+
+class _Moment(NamedTuple):
+    """What several sources read of u users, and of the catalogue as it is now."""
+
+    available: NDArray[np.bool_]
+    """(items,) what may be in lists at all."""
+    eligible: NDArray[np.bool_]
+    """(items,) those of them that are described."""
+    hidden: Hidden
+    guided: NDArray[np.bool_]
+    """(u,) users whose vectors mean something."""
+    mix: Mix
+    category_masses: NDArray[np.float64]
+    """(items,) logarithms of the popularity that counts within categories."""
 
 
 class _Tops(NamedTuple):
@@ -175,70 +187,91 @@ class Ranker:
 
     def pool(self, request: RankRequest) -> Pool:
         """All candidates of a checked request, with every source's opinion on each."""
-        catalogue, views = self._catalogue, self._views
-        described, available = catalogue.described, self._available()
-        eligible = described & available
-        guided = guided_rows(request.vectors, request.recent_items, described)
-        hidden = self._hidden(request)
-        facts = catalogue.facts.categories
-        mix = category_mix(request.recent_items, request.recent_count, facts)
-        category_masses = views.category_trend.masses(len(available))
-        n, wanted = self._per_source, self.reranker.wanted_of_floors(len(request.slots))
-        rows = np.flatnonzero(guided).astype(np.int32)
-        proposals = [
-            propose_by_content(request.vectors, rows, catalogue.vectors, eligible, hidden, n),
-            *self._by_interest(request, eligible, hidden),
-            views.together.propose(request.recent_items, request.recent_count, available, hidden, n),
-            views.by_category.propose(mix, category_masses, available, hidden, n),
-            views.newcomers.propose(mix, available, hidden, math.ceil(NEWCOMERS_SHARE * n)),
-        ]
-        grouped = request.group_codes
-        if grouped is not None:
-            proposals.append(views.groups.propose(grouped, available, n, hidden).items)
-        if self._config.repeats:
-            proposals.append(_still_there(request.recent_items, available))
-        if len(pinned := self.reranker.pinned()):
-            proposals.append(_unless_hidden(pinned, hidden, len(request.slots)))
-        if wanted.any():
-            groups_of = self.reranker.floor_groups
-            proposals += nearest_of_floors(
-                request.vectors, rows, catalogue.vectors, eligible, groups_of, hidden, wanted
-            )
-        popular = self._trending(int(np.diff(hidden.offsets).max(initial=0)), available)
-        everybodys = np.full(1 + len(views.trends), n, np.int32)
+        at = self._moment(request)
+        wanted = self.reranker.wanted_of_floors(len(request.slots))
+        proposals = np.concatenate(self._proposals(request, at, wanted), axis=1)
+        everybodys = np.full(1 + len(self._views.trends), self._per_source, np.int32)
         found = gather_candidates(
             self._neighbourhood(request),
-            np.concatenate(proposals, axis=1),
-            popular,
-            hidden,
-            available,
-            n,
+            proposals,
+            self._trending(int(np.diff(at.hidden.offsets).max(initial=0)), at.available),
+            at.hidden,
+            at.available,
+            self._per_source,
             np.concatenate([everybodys, wanted]),
         )
-        items = found.items
+        return self._opinions(request, at, found)
+
+    def _moment(self, request: RankRequest) -> _Moment:
+        described, available = self._catalogue.described, self._available()
+        return _Moment(
+            available=available,
+            eligible=described & available,
+            hidden=self._hidden(request),
+            guided=guided_rows(request.vectors, request.recent_items, described),
+            mix=category_mix(request.recent_items, request.recent_count, self._catalogue.facts.categories),
+            category_masses=self._views.category_trend.masses(len(available)),
+        )
+
+    def _proposals(self, request: RankRequest, at: _Moment, wanted: NDArray[np.int32]) -> list[Slots]:
+        """What the personal sources but the neighbours propose, and what settings and rules want to be there.
+
+        Each (u, p), padded with -1. `wanted` (F,) is how many of each floor's group.
+        """
+        catalogue, views, n = self._catalogue, self._views, self._per_source
+        rows = np.flatnonzero(at.guided).astype(np.int32)
+        proposals = [
+            propose_by_content(request.vectors, rows, catalogue.vectors, at.eligible, at.hidden, n),
+            *self._by_interest(request, at.eligible, at.hidden),
+            views.together.propose(request.recent_items, request.recent_count, at.available, at.hidden, n),
+            views.by_category.propose(at.mix, at.category_masses, at.available, at.hidden, n),
+            views.newcomers.propose(at.mix, at.available, at.hidden, math.ceil(NEWCOMERS_SHARE * n)),
+        ]
+        if request.group_codes is not None:
+            proposals.append(views.groups.propose(request.group_codes, at.available, n, at.hidden).items)
+        if self._config.repeats:
+            proposals.append(_still_there(request.recent_items, at.available))
+        if len(pinned := self.reranker.pinned()):
+            proposals.append(_unless_hidden(pinned, at.hidden, len(request.slots)))
+        if wanted.any():
+            groups = self.reranker.floor_groups
+            proposals += nearest_of_floors(
+                request.vectors, rows, catalogue.vectors, at.eligible, groups, at.hidden, wanted
+            )
+        return proposals
+
+    def _opinions(self, request: RankRequest, at: _Moment, found: Candidates) -> Pool:
+        """What each source says of each candidate, whoever proposed it."""
+        items, catalogue, views = found.items, self._catalogue, self._views
+        facts, among = catalogue.facts.categories, max(len(at.available), 1)
         worth = np.zeros((*items.shape, len(self.sources)), np.float32)
         worth[:, :, Source.NEIGHBOURS] = found.votes
-        alike = cosines(request.vectors, guided, items, catalogue.vectors, eligible)
+        alike = cosines(request.vectors, at.guided, items, catalogue.vectors, at.eligible)
         worth[:, :, Source.PROFILE] = _warmed(alike, self._config.content_temperature)
         if request.interests is not None:
-            alike = np.zeros_like(alike)
-            raise_to_interests(alike, request.interests, items, catalogue.vectors, eligible)
+            alike = interest_cosines(request.interests, items, catalogue.vectors, at.eligible)
             worth[:, :, Source.INTERESTS] = _warmed(alike, self._config.content_temperature)
         worth[:, :, Source.TOGETHER], companions = views.together.score(
             request.recent_items, request.recent_count, items
         )
-        worth[:, :, Source.CATEGORY], categories = views.by_category.score(mix, category_masses, facts, items)
-        worth[:, :, Source.NEWCOMER], new_in = views.newcomers.score(mix, items)
-        categories = np.maximum(categories, new_in)  # no item is both
+        worth[:, :, Source.CATEGORY], categories = views.by_category.score(at.mix, at.category_masses, facts, items)
+        worth[:, :, Source.NEWCOMER], new_in = views.newcomers.score(at.mix, items)
         if self._config.repeats:
             worth[:, :, Source.REPEAT] = repeat_worth(items, request.recent_items, request.recent_count)
-        worth[:, :, Source.RISING] = _popularity(views.rising(max(len(available), 1)), items)
+        worth[:, :, Source.RISING] = relative_popularity(views.rising(among), items)
         for index, trend in enumerate(views.trends):
-            worth[:, :, Source.TREND + index] = _popularity(trend.masses(max(len(available), 1)), items)
+            worth[:, :, Source.TREND + index] = relative_popularity(trend.masses(among), items)
         groups = np.full(items.shape, -1, np.int32)
-        if grouped is not None:
-            worth[:, :, Source.GROUP], groups = views.groups.score(grouped, items)
-        return Pool(items, worth, found.voters, companions, groups, categories)
+        if request.group_codes is not None:
+            worth[:, :, Source.GROUP], groups = views.groups.score(request.group_codes, items)
+        return Pool(
+            items=items,
+            worth=worth,
+            voters=found.voters,
+            companions=companions,
+            groups=groups,
+            categories=np.maximum(categories, new_in),  # no item is both
+        )
 
     def warm_up(self) -> None:
         """Compiles everything that `rank` needs, or loads it, so that the first list is not seconds late."""
@@ -278,10 +311,12 @@ class Ranker:
 
     def _anchors(self, items: Slots, request: RankRequest) -> Slots:
         """See `Ranking`."""
-        vectors, described = self._catalogue.vectors, self._catalogue.described
-        if request.interests is None:
-            return nearest_recent(items, request.recent_items, request.recent_count, vectors, described)
-        return nearest_of_interest(items, request.recent_items, request.vectors, request.interests, vectors, described)
+        vectors, described, interests = self._catalogue.vectors, self._catalogue.described, request.interests
+        among = None
+        if interests is not None:
+            wanted = nearest_interests(interests, request.vectors, items, vectors, described)
+            among = Among(interests.members, wanted)
+        return nearest_recent(items, request.recent_items, vectors, described, among)
 
     def _available(self) -> NDArray[np.bool_]:
         """(items,) what may be in lists at all."""
@@ -383,12 +418,6 @@ def _unless_hidden(items: Slots, hidden: Hidden, users: int) -> Slots:
     return offered
 
 
-def segments_of(request: RankRequest) -> Segments:
-    """Which weights count for each user."""
-    last = request.recent_types[np.arange(len(request.slots)), np.maximum(request.recent_count - 1, 0)]
-    return Segments.of(request.history_events, np.where(request.recent_count > 0, last, NO_TYPE).astype(np.uint8))
-
-
 def _still_there(recent_items: Slots, available: NDArray[np.bool_]) -> Slots:
     """The recent items that may be recommended, -1 in the place of the others."""
     known = (recent_items >= 0) & (recent_items < len(available))
@@ -400,53 +429,3 @@ def _warmed(similarities: Floats, temperature: float) -> Floats:
     """exp((similarity - the row's best) / temperature), 0 where there is no likeness."""
     best = similarities.max(axis=1, initial=0, keepdims=True)
     return np.where(similarities > 0, np.exp((similarities - best) / temperature), 0).astype(np.float32)
-
-
-def _popularity(masses: NDArray[np.float64], items: Slots) -> Floats:
-    """(u, c) popularity of the items less that of the row's best, from the stored logarithms."""
-    own = np.where(items >= 0, masses[items], -np.inf)
-    best = own.max(axis=1, initial=LEAST_MASS, keepdims=True)
-    popularity: Floats = np.exp2(own - best).astype(np.float32)
-    return popularity
-
-
-def checked(request: RankRequest, dim: int) -> RankRequest:
-    """The request with the types and the memory order that the kernels are compiled for."""
-    users, recent = len(request.slots), request.recent_items.shape[1:]
-    shapes = {
-        "vectors": (users, dim),
-        "recent_items": (users, *recent),
-        "recent_types": (users, *recent),
-        "recent_count": (users,),
-        "history_events": (users,),
-        "bought_offsets": (users + 1,),
-        "neighbour_slots": (users, *request.neighbour_similarities.shape[1:]),
-        "neighbour_similarities": (users, *request.neighbour_slots.shape[1:]),
-    }
-    for name, shape in shapes.items():
-        if getattr(request, name).shape != shape:
-            raise ValueError(f"{name} must have the shape {shape}, got {getattr(request, name).shape}")
-    ends = int(request.bought_offsets[0]), int(request.bought_offsets[-1])
-    if ends != (0, len(request.bought_items)):
-        raise ValueError(f"bought_offsets must go from 0 to {len(request.bought_items)}, the number bought, got {ends}")
-    groups = request.group_codes
-    if groups is not None and (groups.ndim != 2 or len(groups) != users):
-        raise ValueError(f"group_codes must have a row for each of {users} users, got the shape {groups.shape}")
-    if request.recent_count.max(initial=0) > request.recent_items.shape[1]:
-        raise ValueError(
-            f"recent_count must be at most {request.recent_items.shape[1]}, the places there are, "
-            f"got {request.recent_count.max()}"
-        )
-    return request._replace(
-        slots=np.require(request.slots, np.int32, PLAIN),
-        vectors=np.require(request.vectors, np.float32, PLAIN),
-        recent_items=np.require(request.recent_items, np.int32, PLAIN),
-        recent_types=np.require(request.recent_types, np.uint8, PLAIN),
-        recent_count=np.require(request.recent_count, np.int32, PLAIN),
-        history_events=np.require(request.history_events, np.int64, PLAIN),
-        bought_offsets=np.require(request.bought_offsets, np.int32, PLAIN),
-        bought_items=np.require(request.bought_items, np.int32, PLAIN),
-        neighbour_slots=np.require(request.neighbour_slots, np.int32, PLAIN),
-        neighbour_similarities=np.require(request.neighbour_similarities, np.float32, PLAIN),
-        group_codes=None if groups is None or (groups < 0).all() else np.require(groups, np.int32, PLAIN),
-    )

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.ports import Floats, Slots
-from streams.recommend.fusion import FusionConfig
+from streams.recommend.fusion import FusionConfig, Segments
 from streams.recommend.interests import INTERESTS_MAX, Interests
+from streams.recommend.kernel import PLAIN
 
 VOTERS_SHOWN = 3
+NO_TYPE = 255
 
 
 class Source(IntEnum):
@@ -89,6 +91,80 @@ class RankRequest(NamedTuple):
         if self.interest_vectors is None or self.interest_weights is None or self.interest_members is None:
             return None
         return Interests(self.interest_vectors, self.interest_weights, self.interest_members)
+
+    def joined(self, other: RankRequest) -> RankRequest:
+        """The users of both, those of the other one last. The same columns are there in both."""
+        offsets = np.concatenate([self.bought_offsets, self.bought_offsets[-1] + other.bought_offsets[1:]])
+        columns: dict[str, Any] = {
+            name: None if mine is None else np.concatenate([mine, others])
+            for name, mine, others in zip(self._fields, self, other, strict=True)
+            if name != "bought_offsets"
+        }
+        return RankRequest(bought_offsets=offsets, **columns)
+
+    def rows(self, first: int, end: int | None) -> RankRequest:
+        """Some of the users; views."""
+        rows = slice(first, end)
+        offsets = self.bought_offsets[first : None if end is None else end + 1]
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows]
+            for name, column in self._asdict().items()
+            if name not in ("bought_offsets", "bought_items")
+        }
+        bought = self.bought_items[offsets[0] : offsets[-1]]
+        return RankRequest(bought_offsets=offsets - offsets[0], bought_items=bought, **columns)
+
+
+def checked(request: RankRequest, dim: int) -> RankRequest:
+    """The request with the types and the memory order that the kernels are compiled for; vectors of `dim` numbers.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+    """
+    users, recent = len(request.slots), request.recent_items.shape[1:]
+    shapes = {
+        "vectors": (users, dim),
+        "recent_items": (users, *recent),
+        "recent_types": (users, *recent),
+        "recent_count": (users,),
+        "history_events": (users,),
+        "bought_offsets": (users + 1,),
+        "neighbour_slots": (users, *request.neighbour_similarities.shape[1:]),
+        "neighbour_similarities": (users, *request.neighbour_slots.shape[1:]),
+    }
+    for name, shape in shapes.items():
+        if getattr(request, name).shape != shape:
+            raise ValueError(f"{name} must have the shape {shape}, got {getattr(request, name).shape}")
+    ends = int(request.bought_offsets[0]), int(request.bought_offsets[-1])
+    if ends != (0, len(request.bought_items)):
+        raise ValueError(f"bought_offsets must go from 0 to {len(request.bought_items)}, the number bought, got {ends}")
+    groups = request.group_codes
+    if groups is not None and (groups.ndim != 2 or len(groups) != users):
+        raise ValueError(f"group_codes must have a row for each of {users} users, got the shape {groups.shape}")
+    if request.recent_count.max(initial=0) > request.recent_items.shape[1]:
+        raise ValueError(
+            f"recent_count must be at most {request.recent_items.shape[1]}, the places there are, "
+            f"got {request.recent_count.max()}"
+        )
+    return request._replace(
+        slots=np.require(request.slots, np.int32, PLAIN),
+        vectors=np.require(request.vectors, np.float32, PLAIN),
+        recent_items=np.require(request.recent_items, np.int32, PLAIN),
+        recent_types=np.require(request.recent_types, np.uint8, PLAIN),
+        recent_count=np.require(request.recent_count, np.int32, PLAIN),
+        history_events=np.require(request.history_events, np.int64, PLAIN),
+        bought_offsets=np.require(request.bought_offsets, np.int32, PLAIN),
+        bought_items=np.require(request.bought_items, np.int32, PLAIN),
+        neighbour_slots=np.require(request.neighbour_slots, np.int32, PLAIN),
+        neighbour_similarities=np.require(request.neighbour_similarities, np.float32, PLAIN),
+        group_codes=None if groups is None or (groups < 0).all() else np.require(groups, np.int32, PLAIN),
+    )
+
+
+def segments_of(request: RankRequest) -> Segments:
+    """Which weights count for each user."""
+    last = request.recent_types[np.arange(len(request.slots)), np.maximum(request.recent_count - 1, 0)]
+    return Segments.of(request.history_events, np.where(request.recent_count > 0, last, NO_TYPE).astype(np.uint8))
 
 
 class Ranking(NamedTuple):

@@ -13,17 +13,20 @@ import numpy as np
 
 from streams.core.errors import UsageError
 from streams.core.events import EventType
+from streams.recommend.calibration import user_mixes
 from streams.recommend.exposure import ExposureWindow
-from streams.recommend.fatigue import NO_ITEM, REMEMBERED, Fatigue, ShownItems
+from streams.recommend.fatigue import NO_ITEM, REMEMBERED, Fatigue, ShownItems, joined
 from streams.recommend.floor_candidates import items_wanted
+from streams.recommend.floor_lift import RESERVE, Floors, lift
 from streams.recommend.fusion import Reserved
 from streams.recommend.kernel import PLAIN
 from streams.recommend.rule_columns import RuleColumns
 from streams.recommend.rules import Caps, Rules, position_weights
-from streams.recommend.selection import RESERVE, Candidates, Facts, Floors, Wishes, lift, select
+from streams.recommend.selection import select
+from streams.recommend.wishes import DiversityBy, Facts, Wishes, candidates_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -88,8 +91,11 @@ class RerankConfig:
     """n"""
     diversity: float = 0.0
     """0 is off, 1 looks only at how little the items resemble each other."""
-    diversity_by: Literal["mmr", "dpp"] = "mmr"
-    """`mmr`: unlike the most similar one that is in the list; `dpp`: unlike all of them together."""
+    diversity_by: Literal["msd", "mmr", "dpp"] = "msd"
+    """`msd`: far from the items of the list on average; `mmr`: unlike the most similar of them; `dpp`: unlike all of
+    them together."""
+    diversity_head: int = 4
+    """Places, from the first, that go by score whatever `diversity` says."""
     calibration: float = 0.0
     """0 is off, 1 looks only at how well the list's categories match those of the user's recent items."""
 
@@ -100,8 +106,10 @@ class RerankConfig:
             raise ValueError(
                 f"diversity and calibration must be between 0 and 1, got {self.diversity} and {self.calibration}"
             )
-        if self.diversity_by not in ("mmr", "dpp"):
-            raise ValueError(f"diversity_by must be mmr or dpp, got {self.diversity_by!r}")
+        if self.diversity_by not in ("msd", "mmr", "dpp"):
+            raise ValueError(f"diversity_by must be msd, mmr or dpp, got {self.diversity_by!r}")
+        if self.diversity_head < 0:
+            raise ValueError(f"diversity_head must be at least 0, got {self.diversity_head}")
 
 
 class Reranker:
@@ -233,14 +241,14 @@ class Reranker:
         self._columns.refresh()
         ruled = np.where(present, scores * _at(self._columns.factor, items, present), np.float32(0))
         tired = self._tired(users, items, now_s)
-        candidates = Candidates(items, np.require(np.where(tired, 0, ruled), np.float32, PLAIN))
         facts, wishes = self._facts(), self._wishes()
+        candidates = candidates_of(items, np.require(np.where(tired, 0, ruled), np.float32, PLAIN), facts, wishes)
         recent_items = np.require(recent_items, np.int32, PLAIN)
         recent_count = np.require(recent_count, np.int32, PLAIN)
         places = select(candidates, facts, wishes, recent_items, recent_count, n)
         if self._exposure is not None:
             state = self._exposure.state()
-            lift(candidates, facts, wishes, self._floors(state.window, state.totals), state.head, state.held, places)
+            lift(candidates, wishes, self._floors(state.window, state.totals), state.head, state.held, places)
         return Reranked(places, self._reasons(places, present, ruled > 0, tired))
 
     def exchangeable(self, items: Slots) -> Slots:
@@ -289,14 +297,17 @@ class Reranker:
         return dict(zip(self._floor_names(), self._exposure.shares().tolist(), strict=True))
 
     def saved(self) -> dict[str, NDArray[np.generic]]:
-        """A copy of what is remembered, to be saved with the profiles; slots are those of store and catalogue."""
-        arrays: dict[str, NDArray[np.generic]] = {}
-        if self._exposure is not None:
-            arrays["exposure"] = self._exposure.saved()
-            arrays["floors"] = np.array(self._floor_names(), np.str_)
-        if self._fatigue is not None:
-            arrays |= dict(zip(SHOWN, self._fatigue.saved(), strict=True))
-        return arrays
+        """A copy of what is remembered of the lists, to be saved with the profiles; of users see `saved_users`."""
+        if self._exposure is None:
+            return {}
+        return {"exposure": self._exposure.saved(), "floors": np.array(self._floor_names(), np.str_)}
+
+    def saved_users(self, first: int, end: int) -> ShownItems | None:
+        """A copy of what users in these slots of the store were shown, 434 bytes each; None where nothing counts it.
+
+        Slots are those of store and catalogue. `joined_users` makes of pieces what is saved.
+        """
+        return None if self._fatigue is None else self._fatigue.rows(first, end)
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Takes over what was saved as far as the rules in service still count it.
@@ -304,7 +315,7 @@ class Reranker:
         Where there are none yet, the first that are taken say so; until then it is kept as it is.
 
         Raises:
-            ValueError: the arrays are not what `saved` returns; nothing has changed.
+            ValueError: the arrays are not what `saved` and `joined_users` return; nothing has changed.
         """
         check_saved(arrays)
         self._restored = {name: array.copy() for name, array in arrays.items()}
@@ -324,10 +335,11 @@ class Reranker:
     def warm_up(self) -> None:
         """Compiles everything, or loads it, whether or not today's rules need it."""
         nobody, nothing = np.zeros(0, np.int32), np.zeros((0, 1), np.int32)
-        candidates = Candidates(nothing, np.zeros((0, 1), np.float32))
         facts, wishes = self._facts(), self._wishes()
+        candidates = candidates_of(nothing, np.zeros((0, 1), np.float32), facts, wishes)
         places = select(candidates, facts, wishes, nothing, nobody, self._config.list_items)
-        lift(candidates, facts, wishes, self._floors(np.zeros((1, 1)), np.zeros(1)), 0, 0, places)
+        user_mixes(nothing, nothing, nobody, facts.categories)
+        lift(candidates, wishes, self._floors(np.zeros((1, 1)), np.zeros(1)), 0, 0, places)
         fatigue = Fatigue()
         fatigue.tired(nobody, nothing, 0.0, 1, 1.0)
         fatigue.show(nobody, nothing, np.zeros(0), 1, 1.0, 1.0)
@@ -342,7 +354,8 @@ class Reranker:
         pinned, places = self._pins()
         return Wishes(
             diversity=float(config.diversity),
-            by_dpp=config.diversity_by == "dpp",
+            diversity_head=config.diversity_head,
+            diversity_by=int(DiversityBy[config.diversity_by.upper()]),
             calibration=float(config.calibration),
             capped=caps != Caps(),
             caps=np.array([caps.brand or 0, caps.provider or 0, caps.category or 0], np.int32),
@@ -407,8 +420,17 @@ class Reranker:
         return because.astype(np.uint8)
 
 
+def joined_users(pieces: Sequence[ShownItems | None]) -> dict[str, NDArray[np.generic]]:
+    """What `Reranker.restore` takes of the users, from copies of consecutive slots.
+
+    Nothing where the rules began or ceased to count what is shown while they were made.
+    """
+    counted = [piece for piece in pieces if piece is not None]
+    return dict(zip(SHOWN, joined(counted), strict=True)) if counted and len(counted) == len(pieces) else {}
+
+
 def check_saved(arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Raises ValueError unless the arrays can be what `Reranker.saved` returned under some rules."""
+    """Raises ValueError unless the arrays can be what a `Reranker` saved under some rules."""
     groups, rows = len(arrays.get("floors", ())), len(arrays.get(SHOWN[0], ()))
     shown = {name: ((rows, REMEMBERED), dtype) for name, dtype in zip(SHOWN, ("i4", "u1", "u4"), strict=True)}
     lists = arrays["exposure"].shape[:1] if "exposure" in arrays else (0,)

@@ -135,6 +135,16 @@ class ReverseRefreshes:
         count = _concerned(_plain(slots), _plain(matches), _floats(similarities), self._lists, found)
         self._queue(_once(found[:count]), partitions)
 
+    def outgrown(
+        self, slots: Slots, others_then: NDArray[np.int64], others_now: int, partitions: NDArray[np.int32]
+    ) -> None:
+        """Queues those of these users (u,) whose list was made among too few others (u,) to be full, if there are more.
+
+        So the first users of all, who come in one batch, find each other, and what the others had. Nobody is queued
+        more often than a list has places.
+        """
+        self._queue(slots[(others_then < self._k) & (others_then < others_now)].tolist(), partitions)
+
     def gone(self, slots: Iterable[int], partitions: NDArray[np.int32]) -> None:
         """These users were forgotten: their lists go, and whoever's list names them is queued."""
         known = np.array([slot for slot in slots if slot < len(self._lists.first)], np.int32)

@@ -4,98 +4,39 @@ Greedy, place by place. The worth of candidate i beside those already chosen is
 
     (1 - c) * ((1 - d) * r_i + d * n_i) - c * g_i
 
-with r the score relative to the user's best, n <= 0 the novelty (`Diversity`), g the change of the distance between the
-categories of the list and those of the user, KL(p || 0.99 q + 0.01 p) (Steck, Calibrated recommendations, 2018), and d
-and c the settings `diversity` and `calibration`. Novelty by MMR is minus the largest cosine to a chosen item (Carbonell
-and Goldstein, 1998); by DPP it is the logarithm of what the chosen vectors leave unexplained of the item's own (fast
-greedy MAP inference with r-weighted kernel, Chen et al., 2018).
+with r the score relative to the user's best, n <= 0 the novelty, g the change of the distance between the categories
+of the list and those of the user, KL(p || 0.99 q + 0.01 p) (Steck, Calibrated recommendations, 2018), and d and c the
+settings `diversity` and `calibration`; in the first places, as many as `diversity_head` says, d is 0. Novelty is, by
+MSD, the mean distance 1 - cosine to the chosen items, less 2, its largest (after Gollapudi and Sharma, 2009, who sum
+them); by MMR minus the largest cosine to a chosen item (Carbonell and Goldstein, 1998); by DPP the logarithm of what
+the chosen vectors leave unexplained of the item's own (fast greedy MAP inference with r-weighted kernel, Chen et al.,
+2018).
 
-Shapes: u users, M candidates, n places, d dimensions, F floors. One file, since a cached kernel may call kernels of its
-own file only.
+Shapes: u users, M candidates, n places, d dimensions. One file, since a cached kernel may call kernels of its own file
+only.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.core.ports import Floats, Slots
+from streams.recommend.calibration import USER_CATEGORIES_MAX, UserMixes, no_mixes, user_mixes
 from streams.recommend.kernel import kernel
+from streams.recommend.wishes import CODES, Candidates, DiversityBy, Facts, Wishes
 
 NONE = -1
-ANYWHERE, NOWHERE = -1, -2
 SMOOTHING = 0.01
 """Share of the user's own mix in q, so that a category missing from the list is far away but not infinitely."""
-USER_CATEGORIES_MAX = 32
 UNEXPLAINED_MIN = 1e-6
 """Below it an item is a copy of what was chosen already; its novelty is the logarithm of this."""
-RESERVE = 1.02
-"""A floor is aimed at with 2 % more, so that the next list may lack candidates of the group without breaking it."""
-CODES = 6
-"""Brand, provider and four categories of an item, in this order."""
+MSD, MMR = int(DiversityBy.MSD), int(DiversityBy.MMR)
+"""Kernels know plain numbers only."""
 
 Doubles = NDArray[np.float64]
-
-
-class Diversity(IntEnum):
-    """How the novelty of an item beside others is measured."""
-
-    MMR = 0
-    DPP = 1
-
-
-class Candidates(NamedTuple):
-    """What may be in the lists."""
-
-    items: Slots
-    """(u, M) catalogue slots, padded with -1."""
-    worth: Floats
-    """(u, M) 0 where the item must not be in the list."""
-
-
-class Facts(NamedTuple):
-    """Of the items, by slot."""
-
-    vectors: Floats
-    """(items, d) unit vectors."""
-    brand: Slots
-    provider: Slots
-    categories: Slots
-    """(items, 4)"""
-
-
-class Wishes(NamedTuple):
-    """What is asked of every list."""
-
-    diversity: float
-    by_dpp: bool
-    calibration: float
-    capped: bool
-    caps: NDArray[np.int32]
-    """(3,) most items of a brand, a provider and a category; 0 is no cap."""
-    pinned: Slots
-    """(p,) items with a place of their own."""
-    pinned_at: Slots
-    """(p,) those places from 0, rising."""
-
-
-class Floors(NamedTuple):
-    """Least shares of exposure over a window of lists, and what the window holds."""
-
-    shares: Doubles
-    """(F,)"""
-    groups: NDArray[np.int32]
-    """(items,) bit f: the item belongs to group f."""
-    list_share_max: float
-    weights: Doubles
-    """(n,) exposure of each place."""
-    window: Doubles
-    """(lists, F + 1) a ring: exposure of each group, and last of all items."""
-    totals: Doubles
-    """(F + 1,) sums of the window."""
 
 
 class _Pool(NamedTuple):
@@ -107,8 +48,6 @@ class _Pool(NamedTuple):
     """(M,) worth / the user's largest."""
     barred: NDArray[np.bool_]
     """(M,) chosen already, or one too many under a cap."""
-    codes: Slots
-    """(M, CODES) what caps count; -1 without caps."""
     chosen: Slots
     """(n,) candidates in the order in which they were chosen."""
 
@@ -122,6 +61,8 @@ class _Novelty(NamedTuple):
     """(M,) <= 0"""
     cosines: Floats
     """(M,) to the one chosen last."""
+    cosine_sums: Floats
+    """(M,) MSD: to all that are chosen."""
     unexplained: Floats
     """(M,) DPP: squared length of what remains of the vector."""
     components: Floats
@@ -129,18 +70,10 @@ class _Novelty(NamedTuple):
 
 
 class _Mix(NamedTuple):
-    """One user's categories, at most USER_CATEGORIES_MAX, beside those of the chosen."""
+    """The categories of the chosen beside those of one user; see `UserMixes`."""
 
-    known: Slots
-    """(C,) codes of the user's categories, then -1."""
-    shares: Doubles
-    """(C,) of each of the user's categories; sum 1."""
     masses: Doubles
-    """(C,) how many chosen items each category has."""
-    local: Slots
-    """(M, 4) those of the candidate's categories that the user has, as places in the mix, then -1."""
-    sizes: NDArray[np.int32]
-    """(M,) categories of the candidate, known to the user or not."""
+    """(C,) how many chosen items each of the user's categories has."""
     occurs: NDArray[np.bool_]
     """(C, 5) a candidate of this category has so many in all."""
     table: Doubles
@@ -164,55 +97,51 @@ def select(
         columns=np.zeros(width, np.int32),
         relevance=np.zeros(width, np.float32),
         barred=np.zeros(width, np.bool_),
-        codes=np.full((width, CODES), NONE, np.int32),
         chosen=np.zeros(length, np.int32),
     )
     novelty = _Novelty(
         vectors=np.zeros((width, facts.vectors.shape[1]), np.float32),
         novelty=np.zeros(width, np.float32),
         cosines=np.zeros(width, np.float32),
+        cosine_sums=np.zeros(width, np.float32),
         unexplained=np.zeros(width, np.float32),
         components=np.zeros((length, width), np.float32),
     )
+    if wishes.calibration > 0:
+        mixes = user_mixes(candidates.items, recent_items, recent_count, facts.categories)
+    else:
+        mixes = no_mixes(users)
     mix = _Mix(
-        known=np.full(USER_CATEGORIES_MAX, NONE, np.int32),
-        shares=np.zeros(USER_CATEGORIES_MAX),
         masses=np.zeros(USER_CATEGORIES_MAX),
-        local=np.full((width, 4), NONE, np.int32),
-        sizes=np.zeros(width, np.int32),
         occurs=np.zeros((USER_CATEGORIES_MAX, 5), np.bool_),
         table=np.zeros((USER_CATEGORIES_MAX, 5)),
         changes=np.zeros(width),
     )
-    _select(candidates, facts, wishes, recent_items, recent_count, pool, novelty, mix, places)
+    _select(candidates, facts.vectors, wishes, mixes, pool, novelty, mix, places)
     return places
 
 
 @kernel
 def _select(
     candidates: Candidates,
-    facts: Facts,
+    vectors: Floats,
     wishes: Wishes,
-    recent_items: Slots,
-    recent_count: NDArray[np.int32],
+    mixes: UserMixes,
     pool: _Pool,
     novelty: _Novelty,
     mix: _Mix,
     places: Slots,
 ) -> None:
     for row in range(len(places)):
-        items = candidates.items[row]
-        count = _sort(items, candidates.worth[row], pool.columns, pool.relevance)
+        user = UserMixes(mixes.shares[row], mixes.local[row], mixes.sizes[row])
+        count = _sort(candidates.items[row], candidates.worth[row], pool.columns, pool.relevance)
         for index in range(count):
             pool.barred[index] = False
-        if wishes.capped:
-            _code(items, count, facts, pool)
         if wishes.diversity > 0:
-            _gather(items, count, pool.columns, facts.vectors, novelty)
+            _gather(candidates.items[row], count, pool.columns, vectors, novelty)
         if wishes.calibration > 0:
-            _know(recent_items[row], recent_count[row], facts.categories, mix)
-            _localise(items, count, pool.columns, facts.categories, mix)
-        _fill(items, count, wishes, pool, novelty, mix, places[row])
+            _begin_mix(count, pool.columns, user, mix)
+        _fill(candidates.items[row], candidates.codes[row], count, wishes, user, pool, novelty, mix, places[row])
         _close_up(pool.columns, places[row])
 
 
@@ -235,23 +164,6 @@ def _sort(items: Slots, worth: Floats, columns: Slots, relevance: Floats) -> int
 
 
 @kernel
-def _code(items: Slots, count: int, facts: Facts, pool: _Pool) -> None:
-    for index in range(count):
-        item = items[pool.columns[index]]
-        for field in range(CODES):
-            pool.codes[index, field] = _code_of(item, field, facts)
-
-
-@kernel
-def _code_of(item: int, field: int, facts: Facts) -> int:
-    if field == 0:
-        return int(facts.brand[item])
-    if field == 1:
-        return int(facts.provider[item])
-    return int(facts.categories[item, field - 2])
-
-
-@kernel
 def _gather(items: Slots, count: int, columns: Slots, vectors: Floats, novelty: _Novelty) -> None:
     for index in range(count):
         item = items[columns[index]]
@@ -259,67 +171,33 @@ def _gather(items: Slots, count: int, columns: Slots, vectors: Floats, novelty: 
             novelty.vectors[index, axis] = vectors[item, axis]
         novelty.novelty[index] = 0.0
         novelty.unexplained[index] = 1.0
+        novelty.cosine_sums[index] = 0.0
 
 
 @kernel
-def _know(recent: Slots, recent_count: int, categories: Slots, mix: _Mix) -> None:
-    """Writes the shares of the user's categories; those after the first USER_CATEGORIES_MAX are left out."""
-    total = 0.0
-    for local in range(USER_CATEGORIES_MAX):
-        mix.known[local] = NONE
-        mix.shares[local] = 0.0
-        mix.masses[local] = 0.0
-    for place in range(recent_count):
-        item = recent[place]
-        size = _size(item, categories) if 0 <= item < len(categories) else 0
-        for slot in range(size):
-            local = _local(categories[item, slot], mix.known)
-            if local >= 0:
-                mix.known[local] = categories[item, slot]
-                mix.shares[local] += 1.0 / size
-                total += 1.0 / size
-    for local in range(USER_CATEGORIES_MAX):
-        mix.shares[local] /= max(total, 1.0 / 4)
-
-
-@kernel
-def _size(item: int, categories: Slots) -> int:
-    size = 0
-    while size < 4 and categories[item, size] >= 0:
-        size += 1
-    return size
-
-
-@kernel
-def _local(category: int, known: Slots) -> int:
-    """The category's place in the mix, the next free one for a new category; -1 without one."""
-    for local in range(USER_CATEGORIES_MAX):
-        if known[local] == category or known[local] < 0:
-            return local
-    return NONE
-
-
-@kernel
-def _localise(items: Slots, count: int, columns: Slots, categories: Slots, mix: _Mix) -> None:
-    for local in range(USER_CATEGORIES_MAX):
-        for size in range(5):
-            mix.occurs[local, size] = False
+def _begin_mix(count: int, columns: Slots, user: UserMixes, mix: _Mix) -> None:
+    mix.masses[:] = 0.0
+    mix.occurs[:] = False
     for index in range(count):
-        item = items[columns[index]]
-        size = _size(item, categories)
-        mix.sizes[index] = size
-        found = 0
+        column = columns[index]
         for slot in range(4):
-            mix.local[index, slot] = NONE
-            local = _local(categories[item, slot], mix.known) if slot < size else NONE
-            if local >= 0 and mix.known[local] >= 0:
-                mix.local[index, found] = local
-                mix.occurs[local, size] = True
-                found += 1
+            if user.local[column, slot] < 0:
+                break
+            mix.occurs[user.local[column, slot], user.sizes[column]] = True
 
 
 @kernel
-def _fill(items: Slots, count: int, wishes: Wishes, pool: _Pool, novelty: _Novelty, mix: _Mix, places: Slots) -> None:
+def _fill(
+    items: Slots,
+    codes: Slots,
+    count: int,
+    wishes: Wishes,
+    user: UserMixes,
+    pool: _Pool,
+    novelty: _Novelty,
+    mix: _Mix,
+    places: Slots,
+) -> None:
     """Pins come first, so that the others are chosen beside them; then the best for each place that is left."""
     pins, chosen = len(wishes.pinned), 0
     for step in range(pins + len(places)):
@@ -331,13 +209,14 @@ def _fill(items: Slots, count: int, wishes: Wishes, pool: _Pool, novelty: _Novel
             if places[at] >= 0:
                 continue
             if wishes.calibration > 0:
-                _weigh_mix(count, chosen, mix)
-            index = _best(count, wishes.diversity, wishes.calibration, pool, novelty.novelty, mix.changes)
+                _weigh_mix(count, chosen, pool.columns, user, mix)
+            diversity = wishes.diversity if at >= wishes.diversity_head else 0.0
+            index = _best(count, diversity, wishes.calibration, pool, novelty.novelty, mix.changes)
         if index < 0 and step >= pins:
             break
         if index >= 0:
             places[at] = index
-            _take(index, count, chosen, wishes, pool, novelty, mix)
+            _take(index, count, chosen, codes, wishes, user, pool, novelty, mix)
             chosen += 1
 
 
@@ -383,56 +262,85 @@ def _best(count: int, diversity: float, calibration: float, pool: _Pool, novelty
 
 
 @kernel
-def _take(index: int, count: int, chosen: int, wishes: Wishes, pool: _Pool, novelty: _Novelty, mix: _Mix) -> None:
+def _take(
+    index: int,
+    count: int,
+    chosen: int,
+    codes: Slots,
+    wishes: Wishes,
+    user: UserMixes,
+    pool: _Pool,
+    novelty: _Novelty,
+    mix: _Mix,
+) -> None:
     """Counts a candidate as chosen."""
     pool.chosen[chosen] = index
     pool.barred[index] = True
     if wishes.capped:
-        _bar(index, count, chosen, wishes.caps, pool)
+        _bar(index, count, chosen, codes, wishes.caps, pool)
     if wishes.diversity > 0:
         _compare(index, count, novelty)
-        if wishes.by_dpp:
+        if wishes.diversity_by == MSD:
+            _average(count, chosen + 1, novelty)
+        elif wishes.diversity_by == MMR:
+            _find_nearest(count, novelty)
+        else:
             _explain(index, count, chosen, novelty)
     if wishes.calibration > 0:
+        column = pool.columns[index]
         for slot in range(4):
-            if mix.local[index, slot] >= 0:
-                mix.masses[mix.local[index, slot]] += 1.0 / mix.sizes[index]
+            if user.local[column, slot] >= 0:
+                mix.masses[user.local[column, slot]] += 1.0 / user.sizes[column]
 
 
 @kernel
-def _bar(index: int, count: int, chosen: int, caps: NDArray[np.int32], pool: _Pool) -> None:
+def _bar(index: int, count: int, chosen: int, codes: Slots, caps: NDArray[np.int32], pool: _Pool) -> None:
     """Bars every candidate that would be one too many beside the chosen ones, of whom `index` is the last."""
     for field in range(CODES):
-        code, kind = pool.codes[index, field], min(field, 2)
+        code, kind = codes[pool.columns[index], field], min(field, 2)
         if code < 0 or caps[kind] == 0:
             continue
         same = 0
         for other in range(chosen + 1):
-            same += _coded(pool.codes, pool.chosen[other], kind, code)
+            same += _coded(codes, pool.columns[pool.chosen[other]], kind, code)
         if same >= caps[kind]:
             for other in range(count):
-                pool.barred[other] |= _coded(pool.codes, other, kind, code)
+                pool.barred[other] |= _coded(codes, pool.columns[other], kind, code)
 
 
 @kernel
-def _coded(codes: Slots, index: int, kind: int, code: int) -> bool:
+def _coded(codes: Slots, column: int, kind: int, code: int) -> bool:
     """The candidate's brand (kind 0), provider (1) or one of its categories (2) has this code."""
     found = False
     for field in range(kind, CODES if kind == 2 else kind + 1):
-        found |= codes[index, field] == code
+        found |= codes[column, field] == code
     return found
 
 
 @kernel
 def _compare(index: int, count: int, novelty: _Novelty) -> None:
-    """Cosines of all candidates to this one, and what they make of the novelty by MMR."""
+    """Cosines of all candidates to this one."""
     vectors, dim = novelty.vectors, novelty.vectors.shape[1]
     for other in range(count):
         cosine = np.float32(0)
         for axis in range(dim):
             cosine += vectors[other, axis] * vectors[index, axis]
         novelty.cosines[other] = cosine
-        novelty.novelty[other] = min(novelty.novelty[other], -min(cosine, np.float32(1)))
+
+
+@kernel
+def _average(count: int, chosen: int, novelty: _Novelty) -> None:
+    """What the cosines to the one chosen last make of the novelty by MSD; `chosen` are chosen with it."""
+    for other in range(count):
+        novelty.cosine_sums[other] += novelty.cosines[other]
+        novelty.novelty[other] = min(np.float32(-1) - novelty.cosine_sums[other] / np.float32(chosen), np.float32(0))
+
+
+@kernel
+def _find_nearest(count: int, novelty: _Novelty) -> None:
+    """The same by MMR."""
+    for other in range(count):
+        novelty.novelty[other] = min(novelty.novelty[other], -min(novelty.cosines[other], np.float32(1)))
 
 
 @kernel
@@ -455,10 +363,10 @@ def _explain(index: int, count: int, chosen: int, novelty: _Novelty) -> None:
 
 
 @kernel
-def _weigh_mix(count: int, chosen: int, mix: _Mix) -> None:
+def _weigh_mix(count: int, chosen: int, columns: Slots, user: UserMixes, mix: _Mix) -> None:
     """What the KL distance gains or loses by each candidate. An item of no known category changes it by 0 here."""
     for local in range(USER_CATEGORIES_MAX):
-        share = mix.shares[local]
+        share = user.shares[local]
         if share == 0.0:
             break
         without = (1.0 - SMOOTHING) * mix.masses[local] / (chosen + 1) + SMOOTHING * share
@@ -466,269 +374,9 @@ def _weigh_mix(count: int, chosen: int, mix: _Mix) -> None:
             if mix.occurs[local, size]:
                 mix.table[local, size] = -share * np.log(1.0 + (1.0 - SMOOTHING) / (size * (chosen + 1) * without))
     for index in range(count):
-        change = 0.0
+        column, change = columns[index], 0.0
         for slot in range(4):
-            if mix.local[index, slot] < 0:
+            if user.local[column, slot] < 0:
                 break
-            change += mix.table[mix.local[index, slot], mix.sizes[index]]
+            change += mix.table[user.local[column, slot], user.sizes[column]]
         mix.changes[index] = change
-
-
-class _Group(NamedTuple):
-    """The candidates of a group that is to be lifted, worth most first."""
-
-    columns: Slots
-    """(M,)"""
-    kinds: Slots
-    """(M,) where it may enter the list: ANYWHERE, NOWHERE, or only for an item of the same brand, ... (0, 1, 2)."""
-    codes: Slots
-    """(M,) that brand, provider or category; the cap of it is reached."""
-    listed: Slots
-    """(n, CODES) what caps count in the list."""
-
-
-def lift(
-    candidates: Candidates, facts: Facts, wishes: Wishes, floors: Floors, head: int, held: int, places: Slots
-) -> None:
-    """Moves items of groups that fall below their floor up in `places` (u, n), list after list, as far as needed.
-
-    `floors.window` holds `held` lists, the next goes to `head`; window and totals are written as if all lists were
-    published. Pins stay, caps hold, and no group is lifted at the cost of another one's floor.
-    """
-    width = candidates.items.shape[1]
-    listed = np.zeros((places.shape[1], CODES), np.int32)
-    group = _Group(np.zeros(width, np.int32), np.zeros(width, np.int32), np.zeros(width, np.int32), listed)
-    _lift(candidates, facts, wishes, floors, head, held, group, places)
-
-
-@kernel
-def _lift(
-    candidates: Candidates,
-    facts: Facts,
-    wishes: Wishes,
-    floors: Floors,
-    head: int,
-    held: int,
-    group: _Group,
-    places: Slots,
-) -> None:
-    lists, bits = floors.window.shape[0], len(floors.shares)
-    need, have = np.zeros(bits), np.zeros(bits + 1)
-    for row in range(len(places)):
-        if places[row, 0] < 0:
-            continue
-        _exposures(candidates.items[row], places[row], floors, have)
-        for bit in range(bits + 1):
-            floors.totals[bit] -= floors.window[head, bit] if held == lists else 0.0
-        for bit in range(bits):
-            wanted = RESERVE * floors.shares[bit] * (floors.totals[bits] + have[bits]) - floors.totals[bit]
-            need[bit] = min(wanted, floors.list_share_max * have[bits])
-        for bit in range(bits):
-            if have[bit] < need[bit]:
-                _lift_group(
-                    bit, candidates.items[row], candidates.worth[row], facts, wishes, floors, need, have, group,
-                    places[row],
-                )  # fmt: skip
-        for bit in range(bits + 1):
-            floors.window[head, bit] = have[bit]
-            floors.totals[bit] += have[bit]
-        head, held = (head + 1) % lists, min(held + 1, lists)
-
-
-@kernel
-def _exposures(items: Slots, places: Slots, floors: Floors, have: Doubles) -> None:
-    groups = len(floors.shares)
-    for group in range(groups + 1):
-        have[group] = 0.0
-    for place in range(len(places)):
-        if places[place] < 0:
-            break
-        have[groups] += floors.weights[place]
-        for group in range(groups):
-            if _belongs(items[places[place]], group, floors.groups):
-                have[group] += floors.weights[place]
-
-
-@kernel
-def _belongs(item: int, group: int, groups: NDArray[np.int32]) -> bool:
-    return bool((groups[item] >> group) & 1)
-
-
-@kernel
-def _lift_group(
-    bit: int,
-    items: Slots,
-    worth: Floats,
-    facts: Facts,
-    wishes: Wishes,
-    floors: Floors,
-    need: Doubles,
-    have: Doubles,
-    group: _Group,
-    places: Slots,
-) -> None:
-    """Exchanges one item after the other for one of the group, until it has what it needs or none is possible.
-
-    Each time the exchange that costs least worth for each exposure gained: the difference of the two items' worth,
-    wherever they stand.
-    """
-    count = _members(bit, items, worth, floors.groups, group.columns)
-    _admit(count, items, facts, wishes, group, places)
-    for _ in range(len(places) ** 2):
-        place, source, column = _cheapest(bit, count, items, worth, facts, wishes, floors, need, have, group, places)
-        if place < 0:
-            break
-        _exchange(items, place, source, column, places, floors, have)
-        if have[bit] >= need[bit]:
-            break
-        if source < 0:
-            _admit(count, items, facts, wishes, group, places)
-
-
-@kernel
-def _members(bit: int, items: Slots, worth: Floats, groups: NDArray[np.int32], columns: Slots) -> int:
-    """Lists the columns of the group's candidates, worth most first. Returns how many."""
-    count = 0
-    for column in range(len(items)):
-        if items[column] < 0 or not worth[column] > 0 or not _belongs(items[column], bit, groups):
-            continue
-        place = count
-        while place > 0 and worth[column] > worth[columns[place - 1]]:
-            columns[place] = columns[place - 1]
-            place -= 1
-        columns[place] = column
-        count += 1
-    return count
-
-
-@kernel
-def _admit(count: int, items: Slots, facts: Facts, wishes: Wishes, group: _Group, places: Slots) -> None:
-    """Says of each candidate of the group how it could enter the list as it is now."""
-    if wishes.capped:
-        for place in range(len(places)):
-            for field in range(CODES):
-                item = items[max(places[place], 0)]
-                group.listed[place, field] = _code_of(item, field, facts) if places[place] >= 0 else NONE
-    for index in range(count):
-        column = group.columns[index]
-        group.kinds[index] = NOWHERE if _holds(places, column) else ANYWHERE
-        if wishes.capped and group.kinds[index] == ANYWHERE:
-            for field in range(CODES):
-                kind, code = min(field, 2), _code_of(items[column], field, facts)
-                if code >= 0 and wishes.caps[kind] > 0 and _count(group.listed, kind, code) >= wishes.caps[kind]:
-                    group.kinds[index] = kind if group.kinds[index] == ANYWHERE else NOWHERE
-                    group.codes[index] = code
-
-
-@kernel
-def _count(listed: Slots, kind: int, code: int) -> int:
-    """How many of the list have this brand (kind 0), provider (1) or category (2)."""
-    same = 0
-    for place in range(len(listed)):
-        for field in range(kind, CODES if kind == 2 else kind + 1):
-            same += listed[place, field] == code
-    return int(same)
-
-
-@kernel
-def _cheapest(
-    bit: int,
-    count: int,
-    items: Slots,
-    worth: Floats,
-    facts: Facts,
-    wishes: Wishes,
-    floors: Floors,
-    need: Doubles,
-    have: Doubles,
-    group: _Group,
-    places: Slots,
-) -> tuple[int, int, int]:
-    """The best exchange: the place, where the group's item comes from (-1: outside the list), its column.
-
-    The place is -1 when no exchange is possible.
-    """
-    best_place, best_source, best_column, best_cost, below = NONE, NONE, NONE, np.inf, NONE
-    outside = _best_outside(count, worth, group)
-    for place in range(len(places) - 1, -1, -1):
-        column = places[place]
-        if column < 0 or _holds(wishes.pinned, items[column]):
-            continue
-        if _belongs(items[column], bit, floors.groups):
-            below = place if below < 0 or worth[column] > worth[places[below]] else below
-            continue
-        for source in (below, NONE):
-            least, comes = worth[column] - best_cost, NONE
-            if source >= 0 and worth[places[source]] > least:
-                comes = places[source]
-            elif source < 0 and outside > least:
-                comes = _outsider(items[column], least, count, worth, facts, group)
-            if comes >= 0 and _spares_others(items[column], items[comes], place, source, floors, need, have):
-                best_place, best_source, best_column = place, source, comes
-                best_cost = max(0.0, worth[column] - worth[comes])
-    return best_place, best_source, best_column
-
-
-@kernel
-def _best_outside(count: int, worth: Floats, group: _Group) -> float:
-    """What the group's item worth most is worth that could enter the list anywhere, 0 without one."""
-    for index in range(count):
-        if group.kinds[index] != NOWHERE:
-            return float(worth[group.columns[index]])
-    return 0.0
-
-
-@kernel
-def _outsider(leaves: int, least: float, count: int, worth: Floats, facts: Facts, group: _Group) -> int:
-    """The column of the group's item worth most, above `least`, that could enter where `leaves` stands, or -1."""
-    for index in range(count):
-        column, kind = group.columns[index], group.kinds[index]
-        if not worth[column] > least:
-            break
-        if kind == ANYWHERE or (kind >= 0 and _has(leaves, kind, group.codes[index], facts)):
-            return int(column)
-    return NONE
-
-
-@kernel
-def _exchange(items: Slots, place: int, source: int, column: int, places: Slots, floors: Floors, have: Doubles) -> None:
-    """Puts a column to a place; what was there goes to where it came from, -1 for out of the list."""
-    moved = floors.weights[place] - (floors.weights[source] if source >= 0 else 0.0)
-    for bit in range(len(floors.shares)):
-        if _belongs(items[column], bit, floors.groups):
-            have[bit] += moved
-        if _belongs(items[places[place]], bit, floors.groups):
-            have[bit] -= moved
-    if source >= 0:
-        places[source] = places[place]
-    places[place] = column
-
-
-@kernel
-def _holds(items: Slots, item: int) -> bool:
-    found = False
-    for index in range(len(items)):
-        found |= items[index] == item
-    return found
-
-
-@kernel
-def _spares_others(
-    leaves: int, comes: int, place: int, source: int, floors: Floors, need: Doubles, have: Doubles
-) -> bool:
-    """No group is pushed below what it needs by the exchange of `leaves` at `place` for `comes`."""
-    moved = floors.weights[place] - (floors.weights[source] if source >= 0 else 0.0)
-    for group in range(len(need)):
-        loses = _belongs(leaves, group, floors.groups) and not _belongs(comes, group, floors.groups)
-        if loses and have[group] - moved < need[group]:
-            return False
-    return True
-
-
-@kernel
-def _has(item: int, kind: int, code: int, facts: Facts) -> bool:
-    """The item's brand (kind 0), provider (1) or one of its categories (2) has this code."""
-    found = False
-    for field in range(kind, CODES if kind == 2 else kind + 1):
-        found |= _code_of(item, field, facts) == code
-    return found

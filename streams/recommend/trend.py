@@ -13,6 +13,9 @@ from streams.recommend.kernel import PLAIN, kernel
 if TYPE_CHECKING:
     from streams.core.ports import Floats, Slots
 
+LOST_BELOW = -150.0
+"""Powers of two that are no float32 any more."""
+
 
 class Trend:
     """Decayed popularity of every catalogue slot, 8 bytes an item.
@@ -94,6 +97,21 @@ def top_slots(keys: NDArray[np.float64], n: int, among: NDArray[np.bool_]) -> Sl
         chosen = np.concatenate([above, equal])
         slots, keys = slots[chosen], keys[chosen]
     return slots[np.lexsort((slots, -keys))].astype(np.int32)
+
+
+@kernel
+def relative_popularity(masses: NDArray[np.float64], items: Slots) -> Floats:
+    """(u, c) popularity of items (u, c) less that of the row's best, from the stored logarithms; 0 for -1."""
+    found = np.zeros(items.shape, np.float32)
+    for row in range(items.shape[0]):
+        best = -np.inf
+        for column in range(items.shape[1]):
+            if items[row, column] >= 0:
+                best = max(best, masses[items[row, column]])
+        for column in range(items.shape[1]):
+            if items[row, column] >= 0 and masses[items[row, column]] - best >= LOST_BELOW:
+                found[row, column] = np.exp2(masses[items[row, column]] - best)
+    return found
 
 
 @kernel

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from streams.core.ports import Slots
 
-SECONDS_PER_HOUR = 3600.0
-DEFAULT_TREND_HALF_LIVES_HOURS = (12.0, 96.0, 2160.0)
-
 
 class Views:
     """Owned by the engine; read by the ranker. Not thread-safe.
@@ -34,9 +31,8 @@ class Views:
         half_lives_s: of the trends, ascending; a category's best are those of the middle one.
     """
 
-    def __init__(self, half_lives_s: Sequence[float] | None = None, together: CoOccurrenceConfig | None = None) -> None:
-        given = half_lives_s or [hours * SECONDS_PER_HOUR for hours in DEFAULT_TREND_HALF_LIVES_HOURS]
-        self.trends = tuple(Trend(half_life_s) for half_life_s in given)
+    def __init__(self, half_lives_s: Sequence[float], together: CoOccurrenceConfig | None = None) -> None:
+        self.trends = tuple(Trend(half_life_s) for half_life_s in half_lives_s)
         self.together = CoOccurrence(together)
         self.by_category = CategoryTrend()
         self.newcomers = Newcomers()
@@ -75,11 +71,26 @@ class Views:
         if group_codes is not None:
             self.groups.fold_entered(group_codes, entered)
 
-    def categorise(self, items: Slots, categories: Slots) -> None:
-        """Counts what these items had so far for their categories, which became known now; `items` (e,), each once."""
+    def categorise(self, items: Slots, categories: Slots, former: Slots | None = None) -> None:
+        """Counts what these items had so far for the categories of now, and no longer for those of before.
+
+        Args:
+            items: (e,) catalogue slots, each once.
+            categories: (items, m) codes, padded with -1.
+            former: (e, m) codes of before; None where no category was known.
+        """
         masses = self.category_trend.masses(max(len(categories), int(items.max(initial=-1)) + 1))
-        self.by_category.fold(items, masses[items], masses, categories)
-        self.newcomers.categorise(items, categories)
+        had = masses[items] > -np.inf
+        if former is not None:
+            had &= (np.sort(former) != np.sort(categories[items])).any(axis=1)
+        if not had.any():
+            return
+        items, former = items[had], None if former is None else former[had]
+        self.newcomers.categorise(items, categories, former)
+        if former is None or (former < 0).all():
+            self.by_category.fold(items, masses[items], masses, categories)
+        else:
+            self.by_category.recount(np.union1d(former, categories[items]), masses, categories)
 
     def introduce(self, items: Slots, categories: Slots, available: NDArray[np.bool_]) -> None:
         """Takes over what is now known of these items (e,): those without events can be proposed as new from now on.

@@ -26,7 +26,8 @@ from encoder.checkpoint import save_model  # noqa: E402
 from streams.config import load_settings  # noqa: E402
 from streams.core.events import Event, EventType, Item  # noqa: E402
 from streams.core.profile import ProfileColumns  # noqa: E402
-from streams.kafka.model_watch import NICENESS, ModelWatch  # noqa: E402
+from streams.kafka.background import NICENESS  # noqa: E402
+from streams.kafka.model_watch import ModelWatch  # noqa: E402
 from streams.kafka.status import resident_bytes  # noqa: E402
 from streams.kafka.worker import calm_garbage_collector  # noqa: E402
 from streams.recommend.engine import Engine  # noqa: E402

@@ -2,7 +2,7 @@
 
 `python tests/benchmarks/page_injection.py --injections 20` prints JSON: an embedded Kafka, a worker and the page as
 processes of their own, a synthetic shop fed at `--rate`, and one user's events sent by the page's own form, each after
-the list of the one before was seen. Also first contentful paint, and the page's memory over `--left-open-s`.
+the list of the one before was seen. Also first contentful paint, and what three tabs hold over `--left-open-s`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SHOP = {"users": 500, "items": 500}
 PAST = 5000
+LEFT_OPEN = ("overview", "model", "streams")
 WAIT_MS = 30_000
 BAR_MS = 1000
 
@@ -55,17 +56,31 @@ async def injected_ms(page: Page, number: int) -> float:
     return float(await result.get_attribute("data-seen-ms") or "nan")
 
 
-async def heap_mb(page: Page) -> float:
-    """What the page's scripts hold after a collection."""
+async def held(page: Page) -> dict[str, float]:
+    """What the page's scripts hold after a collection: MB of heap, nodes of the document, listeners."""
     session = await page.context.new_cdp_session(page)
     await session.send("HeapProfiler.collectGarbage")
     used = (await session.send("Runtime.getHeapUsage"))["usedSize"]
+    counters = await session.send("Memory.getDOMCounters")
     await session.detach()
-    return round(used / 1e6, 2)
+    return {
+        "heap_mb": round(used / 1e6, 2),
+        "dom_nodes": counters["nodes"],
+        "listeners": counters["jsEventListeners"],
+    }
+
+
+async def left_open(pages: dict[str, Page], seconds: int, every_s: int) -> dict[str, dict[str, list[float]]]:
+    """What each of the pages holds, by moments, while nobody touches them."""
+    moments = [{tab: await held(page) for tab, page in pages.items()}]
+    for _ in range(seconds // every_s):
+        await asyncio.sleep(every_s)
+        moments.append({tab: await held(page) for tab, page in pages.items()})
+    return {tab: {name: [moment[tab][name] for moment in moments] for name in moments[0][tab]} for tab in pages}
 
 
 async def measure(settings: Settings, address: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Opens the busiest user and injects; then leaves the overview open."""
+    """Opens the busiest user and injects; then leaves tabs open."""
     busiest = max((await read_profiles(settings)).values(), key=lambda profile: profile.events).user_id
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -76,18 +91,18 @@ async def measure(settings: Settings, address: str, arguments: argparse.Namespac
         await expect(page.locator("#person-items .item-head").first).to_be_visible(timeout=WAIT_MS)
         paint = await page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         spent = [await injected_ms(page, number) for number in range(arguments.injections)]
-        await page.goto(f"{address}#/overview")
-        heap = [await heap_mb(page)]
-        for _ in range(arguments.left_open_s // arguments.every_s):
-            await asyncio.sleep(arguments.every_s)
-            heap.append(await heap_mb(page))
+        pages = {tab: await browser.new_page(viewport={"width": 1280, "height": 900}) for tab in LEFT_OPEN}
+        for tab, each in pages.items():
+            await each.goto(f"{address}#/{tab}")
+            await expect(each.locator(".panel").first).to_be_visible(timeout=WAIT_MS)
+        opened = await left_open(pages, arguments.left_open_s, arguments.every_s)
         await browser.close()
     p50, p95 = np.percentile(spent, [50, 95])
     return {
         "injections": len(spent),
         "changed_list_ms": {"p50": round(p50), "p95": round(p95), "max": round(max(spent)), "bar_p95": BAR_MS},
         "first_contentful_paint_ms": round(paint),
-        "heap_mb": heap,
+        "left_open": opened,
     }
 
 

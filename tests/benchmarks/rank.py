@@ -19,8 +19,8 @@ from streams.core.events import Item
 from streams.core.profile import ProfileColumns, ProfileLayout, ProfileStore
 from streams.recommend.cooccurrence import Entered
 from streams.recommend.explain import recommended_lists
-from streams.recommend.ranker import Ranker, checked
-from streams.recommend.request import RankerConfig, RankRequest
+from streams.recommend.ranker import Ranker
+from streams.recommend.request import RankerConfig, RankRequest, checked
 from streams.recommend.views import Views
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ USERS, DIM, RECENT, NEIGHBOURS, BOUGHT = 2000, 64, 32, 50, 5
 CATEGORIES = 200
 ROUNDS = 15
 NOW_S = 1.7e9
+HALF_LIVES_S = (12 * 3600.0, 4 * 86_400.0, 90 * 86_400.0)
 
 
 class RandomWords:
@@ -50,7 +51,7 @@ def engine(items: int, rng: np.random.Generator) -> tuple[Ranker, ProfileStore, 
     kinds = rng.integers(0, CATEGORIES, items).tolist()
     catalogue.put([Item(f"i{slot}", title="words", categories=[f"c{kinds[slot]}"]) for slot in range(items)])
     layout = ProfileLayout(state_width=DIM, recent_items=RECENT, event_id_window=4)
-    store, views = ProfileStore(layout), Views()
+    store, views = ProfileStore(layout), Views(HALF_LIVES_S)
     columns = ProfileColumns.empty(USERS, layout)
     columns.recent_count[:] = columns.recent_total[:] = RECENT
     columns.recent_items[:] = skewed(items, (USERS, RECENT), rng)

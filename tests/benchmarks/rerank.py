@@ -54,11 +54,13 @@ spacing_s = 0
 Settings = dict[str, object]
 CASES: list[tuple[str, Settings, bytes]] = [
     ("nothing set", {}, b""),
-    *[(f"mmr {d}", {"diversity": d}, b"") for d in (0.1, 0.3, 0.5, 0.7)],
+    *[(f"msd {d}", {"diversity": d}, b"") for d in (0.1, 0.3, 0.5, 0.7)],
+    *[(f"mmr {d}", {"diversity": d, "diversity_by": "mmr"}, b"") for d in (0.1, 0.3, 0.5, 0.7)],
     *[(f"dpp {d}", {"diversity": d, "diversity_by": "dpp"}, b"") for d in (0.1, 0.2, 0.3, 0.5)],
     *[(f"calibration {c}", {"calibration": c}, b"") for c in (0.3, 0.6)],
     ("rules", {}, RULES),
-    ("all, mmr", {"diversity": 0.3, "calibration": 0.3}, RULES),
+    ("all, msd", {"diversity": 0.3, "calibration": 0.3}, RULES),
+    ("all, mmr", {"diversity": 0.3, "calibration": 0.3, "diversity_by": "mmr"}, RULES),
     ("all, dpp", {"diversity": 0.3, "calibration": 0.3, "diversity_by": "dpp"}, RULES),
 ]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, Page
 
+    from streams.api.ports import Backend
     from streams.dashboard.view import Observer
 
     Serve = Callable[..., AbstractAsyncContextManager[str]]
@@ -63,14 +64,24 @@ async def tab(chromium: Browser) -> AsyncIterator[Page]:
 
 @pytest.fixture
 def serve() -> Serve:
-    """Serves the page of an observer while the block runs and gives its address."""
+    """Serves the page of an observer, with an API if it is given a backend, and gives its address."""
 
     @asynccontextmanager
-    async def served(observer: Observer, *, port: int = 0, clock: Callable[[], float]) -> AsyncIterator[str]:
+    async def served(
+        observer: Observer, *, port: int = 0, clock: Callable[[], float], backend: Backend | None = None
+    ) -> AsyncIterator[str]:
         stop, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
         settings = Settings(dashboard_port=port)
         serving = asyncio.create_task(
-            serve_dashboard(observer, settings, ready=listening.set_result, stop=stop, clock=clock, frame_s=FRAME_S)
+            serve_dashboard(
+                observer,
+                settings,
+                ready=listening.set_result,
+                stop=stop,
+                clock=clock,
+                frame_s=FRAME_S,
+                backend=backend,
+            )
         )
         await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
         try:

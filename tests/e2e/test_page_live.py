@@ -24,7 +24,6 @@ from streams.feed import feed
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.clients import client_options
 from streams.kafka.digest import digest_of, read_profiles
-from streams.kafka.processes import free_ports
 from streams.kafka.records import read_all
 from streams.kafka.topics import Topics, create_topics
 from streams.sources import open_source
@@ -332,7 +331,7 @@ async def test_a_broker_that_goes_down_is_noticed(
 ) -> None:
     """Within five seconds of its death the page says so over the last figures; it goes on by itself afterwards."""
     folder = tmp_path_factory.mktemp("dying")
-    broker = EmbeddedKafka(folder, brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir)
+    broker = EmbeddedKafka(folder, brokers=1, port=0, die_with_owner=True, jars_dir=jars_dir)
     with broker:
         own = load_settings(bootstrap=broker.bootstrap, prefix=prefix, group="group", partitions=PARTITIONS)
         await create_topics(own)

@@ -12,7 +12,6 @@ import pytest
 from streams.config import Settings, load_settings
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.broker_security import BrokerSecurity
-from streams.kafka.processes import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,9 +86,7 @@ def _pkcs8(key: bytes) -> bytes:
 def _secure(
     folder: Path, jars_dir: Path, certificates: Certificates, security: BrokerSecurity
 ) -> Iterator[SecureKafka]:
-    broker = EmbeddedKafka(
-        folder, brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir, security=security
-    )
+    broker = EmbeddedKafka(folder, brokers=1, port=0, die_with_owner=True, jars_dir=jars_dir, security=security)
     with broker:
         yield SecureKafka(broker, certificates, security)
 

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from streams.config import Settings, load_settings  # noqa: E402
+from streams.config import Settings, child_environment, load_settings  # noqa: E402
 from streams.feed import feed  # noqa: E402
 from streams.kafka.broker import EmbeddedKafka  # noqa: E402
 from streams.kafka.clients import client_options  # noqa: E402
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 SESSION_MS = 6000
 DRAIN_S_MAX = 120.0
-MOVE_S_MAX = 60.0
+MOVE_S_MAX = 120.0
 LOGS = ROOT.parent / "shared" / "data"
 
 
@@ -61,17 +60,15 @@ class WorkerProcess:
     def start(self) -> None:
         """Starts it; it joins the group when it is ready."""
         self.web_port = free_ports(1)[0]
-        environment = {
-            **os.environ,
-            "NEARSTREAM_BOOTSTRAP": self.settings.bootstrap,
-            "NEARSTREAM_PREFIX": self.settings.prefix,
-            "NEARSTREAM_GROUP": self.settings.group,
-            "NEARSTREAM_SESSION_TIMEOUT_MS": str(SESSION_MS),
-            "NEARSTREAM_WEB_PORT": str(self.web_port),
-            "NEARSTREAM_WORKER_ID": self.name,
-            "NEARSTREAM_DATA_DIR": str(self.log.parent),
-            "OMP_NUM_THREADS": "1",
-        }
+        environment = child_environment(
+            bootstrap=self.settings.bootstrap,
+            prefix=self.settings.prefix,
+            group=self.settings.group,
+            session_timeout_ms=SESSION_MS,
+            web_port=self.web_port,
+            worker_id=self.name,
+            data_dir=self.log.parent,
+        )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "streams", "worker"], cwd=ROOT, env=environment, stdout=log, stderr=log
@@ -138,7 +135,7 @@ async def drained(settings: Settings, events: int) -> float:
         end, committed = await end_offsets(settings)
         if end >= events and committed >= end and not await owes_lists(settings):
             return time.monotonic() - started
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.2)
     raise TimeoutError(f"{committed} of {end} events committed, or lists owed still, after {DRAIN_S_MAX} s")
 
 

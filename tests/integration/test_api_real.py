@@ -40,6 +40,7 @@ PARTITIONS = 3
 WAIT_S_MAX = 60.0
 ADA = "ada/the analyst"
 ADA_PATH = "/v1/users/ada%2Fthe%20analyst"
+EVENT = {"user_id": "u1", "item_id": "i1", "type": "view", "timestamp": 1_700_000_000_000}
 TOKENS = {"read_token": "read-" + "r" * 20, "write_token": "write-" + "w" * 20}
 
 
@@ -201,15 +202,30 @@ async def test_a_dead_letter_is_mended_and_sent_back_once(settings: Settings) ->
         assert (found["waiting"], found["letters"][0]["value"], found["letters"][0]["source"]["offset"]) == (1, "{", 41)
         ids = [{"partition": found["letters"][0]["partition"], "offset": found["letters"][0]["offset"]}]
         assert ids == [{"partition": 1, "offset": 0}]
-        mended = {"user_id": "u1", "item_id": "i1", "type": "view", "timestamp": 1_700_000_000_000}
         outcomes = []
-        for body in ({"ids": ids}, {"ids": ids, "value": mended}, {"ids": ids, "value": mended}):
+        for body in ({"ids": ids}, {"ids": ids, "value": EVENT}, {"ids": ids, "value": EVENT}):
             async with client.post("/v1/dead-letters/replay", json=body) as response:
                 report = await response.json()
                 outcomes.append((response.status, [part for part in report if part != "error" and report[part]]))
         assert outcomes == [(409, ["refused"]), (202, ["replayed"]), (409, ["already_replayed"])]
         assert (await answer(client, "/v1/dead-letters", 200))["replayed_before"] == 1
-    assert [orjson.loads(r.value) async for r in read_all(settings, topics.events)] == [mended]
+    assert [orjson.loads(r.value) async for r in read_all(settings, topics.events)] == [EVENT]
+
+
+async def test_a_missing_topic_is_named_until_it_is_there(settings: Settings) -> None:
+    """Reading and writing say which one, and go on once it was created."""
+    topics = Topics(settings.prefix)
+    async with api(settings) as client:
+        async with client.post("/v1/events", json=EVENT) as response:
+            assert (response.status, topics.events in (await response.json())["error"]) == (503, True)
+        async with asyncio.timeout(WAIT_S_MAX):
+            while topics.recommendations not in (said := (await answer(client, "/v1/users/u1/list", 503))["error"]):
+                await asyncio.sleep(0.1)
+        assert said.endswith("Create what is missing with `nearstream topics create`.")
+        await create_topics(settings)
+        assert await answer(client, "/v1/users/u1/list", 404)
+        async with client.post("/v1/events", json=EVENT) as response:
+            assert response.status == 202
 
 
 async def test_without_kafka_every_answer_is_503_and_none_takes_long(settings: Settings) -> None:
@@ -218,8 +234,7 @@ async def test_without_kafka_every_answer_is_503_and_none_takes_long(settings: S
     async with asyncio.timeout(30), api(away) as client:
         async with client.get("/v1/users/u1/list") as response:
             assert (response.status, "still being read" in await response.text()) == (503, True)
-        event = {"user_id": "u1", "item_id": "i1", "type": "view", "timestamp": 1_700_000_000_000}
-        async with client.post("/v1/events", json=event) as response:
+        async with client.post("/v1/events", json=EVENT) as response:
             assert (response.status, "No Kafka answers" in (await response.json())["error"]) == (503, True)
         async with client.get("/v1/dead-letters") as response:
             assert response.status == 503
@@ -228,14 +243,13 @@ async def test_without_kafka_every_answer_is_503_and_none_takes_long(settings: S
 async def test_tokens_are_asked_for_on_every_address(settings: Settings) -> None:
     """With them the server listens beyond this machine; without a write token nothing is produced."""
     await create_topics(settings)
-    event = {"user_id": "u1", "item_id": "i1", "type": "view", "timestamp": 1_700_000_000_000}
     rights = load_settings(**TOKENS)
     tokens = {"read_token": rights.read_token, "write_token": rights.write_token}
     async with api(settings, **tokens) as client:
         statuses = []
         for token in (None, "wrong-" + "x" * 20, TOKENS["read_token"], TOKENS["write_token"]):
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-            async with client.post("/v1/events", json=event, headers=headers) as response:
+            async with client.post("/v1/events", json=EVENT, headers=headers) as response:
                 statuses.append(response.status)
         assert statuses == [401, 401, 403, 202]
     assert len([r async for r in read_all(settings, Topics(settings.prefix).events)]) == 1

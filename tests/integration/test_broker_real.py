@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +25,7 @@ from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.processes import free_ports, has_ended, port_is_free, wait_ended
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.kafka
@@ -29,8 +34,8 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from streams.kafka.broker import EmbeddedKafka
-data_dir, jars_dir, port, die = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "die"
-broker = EmbeddedKafka(data_dir, port=port, die_with_owner=die, jars_dir=jars_dir)
+data_dir, jars_dir, die = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "die"
+broker = EmbeddedKafka(data_dir, port=0, die_with_owner=die, jars_dir=jars_dir)
 print(broker.start().pids[0], flush=True)
 time.sleep(300)
 """
@@ -66,7 +71,7 @@ async def test_topics_do_not_appear_by_being_named(kafka: EmbeddedKafka, prefix:
 async def test_data_outlives_kill_9_and_a_clean_restart(tmp_path: Path, jars_dir: Path, prefix: str) -> None:
     """What was acknowledged is there after a crash and after a stop, at the same address."""
     topic = f"{prefix}events"
-    with EmbeddedKafka(tmp_path, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir) as kafka:
+    with EmbeddedKafka(tmp_path, port=0, die_with_owner=True, jars_dir=jars_dir) as kafka:
         await _create(kafka.bootstrap, topic)
         await _send(kafka.bootstrap, topic, b"one")
         kafka.kill(1)
@@ -114,7 +119,7 @@ def test_a_broker_that_hangs_is_replaced(tmp_path: Path, jars_dir: Path, monkeyp
     monkeypatch.setattr(broker_module, "TAKE_OVER_WAIT_S", 0.5)
     monkeypatch.setattr("streams.kafka.node.STOP_GRACE_S", 0.5)
     said: list[str] = []
-    with EmbeddedKafka(tmp_path, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir) as kafka:
+    with EmbeddedKafka(tmp_path, port=0, die_with_owner=True, jars_dir=jars_dir) as kafka:
         (hung,) = _pids(kafka)
         os.kill(hung, signal.SIGSTOP)
         info = kafka.start(lambda text, *_: said.append(text))
@@ -135,9 +140,58 @@ def test_another_port_than_the_running_one_is_refused(kafka: EmbeddedKafka, jars
     assert _pids(kafka) == info.pids
 
 
+@contextmanager
+def _answering(port: int) -> Iterator[None]:
+    """Another program on the port, which answers whoever asks."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(self.request.recv(64)[:8])
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), Answer) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def test_a_port_taken_while_kafka_starts_is_replaced(tmp_path: Path, jars_dir: Path) -> None:
+    """Whoever answers there is not taken for ours: it starts again with another port, and the person is told."""
+    said: list[str] = []
+    with ExitStack() as others:
+
+        def hear(text: str, *_: int) -> None:
+            said.append(text)
+            starting = re.search(r"starting .* on port (\d+)", text)
+            if starting and len([each for each in said if "starting" in each]) == 1:
+                others.enter_context(_answering(int(starting[1])))
+
+        with EmbeddedKafka(tmp_path, port=0, die_with_owner=True, jars_dir=jars_dir) as kafka:
+            kafka.stop()
+            first = kafka.bootstrap
+            info = kafka.start(hear)
+            assert info.running
+            assert info.bootstrap != first
+            assert any(f"port {first.rpartition(':')[2]} is taken" in text for text in said)
+
+
+def test_a_port_that_was_asked_for_and_is_taken_meanwhile_is_an_error(tmp_path: Path, jars_dir: Path) -> None:
+    """It is never replaced; nothing of the attempt is left running."""
+    (port,) = free_ports(1)
+    kafka = EmbeddedKafka(tmp_path, port=port, die_with_owner=True, jars_dir=jars_dir)
+    with ExitStack() as others:
+
+        def hear(text: str, *_: int) -> None:
+            if "starting" in text:
+                others.enter_context(_answering(port))
+
+        with pytest.raises(UsageError, match=f"Port {port} of 127.0.0.1 is taken"):
+            kafka.start(hear)
+    assert _pids(kafka) == ()
+
+
 def test_damaged_data_is_reported_with_kafkas_own_words(tmp_path: Path, jars_dir: Path) -> None:
     """Kafka's reason reaches the person, with the log and the way out; nothing is left running."""
-    kafka = EmbeddedKafka(tmp_path, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir)
+    kafka = EmbeddedKafka(tmp_path, port=0, die_with_owner=True, jars_dir=jars_dir)
     kafka.start()
     kafka.stop()
     (tmp_path / "kafka" / "node-1" / "data" / "meta.properties").write_text("version=1\ncluster.id=other\nnode.id=7\n")
@@ -149,8 +203,7 @@ def test_damaged_data_is_reported_with_kafkas_own_words(tmp_path: Path, jars_dir
 async def test_three_brokers_survive_the_loss_of_one(tmp_path: Path, jars_dir: Path, prefix: str) -> None:
     """With one node killed, acknowledged writes go on and nothing is lost; the node comes back."""
     topic = f"{prefix}events"
-    first = _three_free_ports()
-    with EmbeddedKafka(tmp_path, 3, first, die_with_owner=True, jars_dir=jars_dir) as kafka:
+    with EmbeddedKafka(tmp_path, 3, port=0, die_with_owner=True, jars_dir=jars_dir) as kafka:
         await _create(kafka.bootstrap, topic, replication=3)
         await _send(kafka.bootstrap, topic, b"one")
         kafka.kill(2)
@@ -189,7 +242,7 @@ def _command(*arguments: str) -> dict[str, object]:
 
 
 def _owner(data_dir: Path, jars_dir: Path, fate: str) -> subprocess.Popen[str]:
-    arguments = [str(data_dir), str(jars_dir), str(free_ports(1)[0]), fate]
+    arguments = [str(data_dir), str(jars_dir), fate]
     return subprocess.Popen([sys.executable, "-c", OWNER, *arguments], stdout=subprocess.PIPE, text=True)
 
 
@@ -202,11 +255,6 @@ def _pids(kafka: EmbeddedKafka) -> tuple[int, ...]:
     info = kafka.status()
     assert info is not None
     return info.pids
-
-
-def _three_free_ports() -> int:
-    """The first of three free ports in a row."""
-    return next(p for p in free_ports(50) if port_is_free(p) and port_is_free(p + 1) and port_is_free(p + 2))
 
 
 async def _create(bootstrap: str, topic: str, replication: int = 1) -> None:

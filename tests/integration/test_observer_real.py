@@ -16,7 +16,6 @@ from streams.kafka import observer as observer_module
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.lookback import partition_of
 from streams.kafka.observer import KafkaObserver
-from streams.kafka.processes import free_ports
 from streams.kafka.topics import Topics, create_topics
 from tests.fakes import recommendation, worker_status
 
@@ -87,6 +86,28 @@ async def test_lag_and_age_come_from_committed_offsets(settings: Settings, topic
         await commit(settings, {TopicPartition(topics.events, 1): 10})
         await until(lambda: observer.snapshot().partitions[1].lag == 0)
         assert observer.snapshot().connection.state == "connected"
+
+
+async def test_the_marker_of_a_transaction_is_no_lag(settings: Settings, topics: Topics) -> None:
+    """A group that has read every record of a transaction is up to date, though the log ends one offset later."""
+    await create_topics(settings)
+    tp = TopicPartition(topics.events, 1)
+    async with producing(settings, f"{settings.group}-upstream") as producer:
+        for _ in range(3):
+            await producer.send_and_wait(topics.events, b"{}", b"u", partition=tp.partition)
+    await commit(settings, {tp: 1})
+    async with KafkaObserver(settings) as observer:
+        await until(lambda: observer.snapshot().polled_at is not None)
+        behind = observer.snapshot().partitions[tp.partition]
+        assert (behind.committed, behind.end, behind.lag) == (1, 4, 3)
+        await commit(settings, {tp: 3})
+        await until(lambda: observer.snapshot().partitions[tp.partition].committed == 3)
+        await until(lambda: observer.snapshot().partitions[tp.partition].lag == 0)
+        done = observer.snapshot().partitions[tp.partition]
+        assert (done.end, done.next_offset, done.next_timestamp) == (4, 4, None)
+        async with producing(settings) as producer:
+            await producer.send_and_wait(topics.events, b"{}", b"u", partition=tp.partition)
+        await until(lambda: observer.snapshot().partitions[tp.partition].lag == 1)
 
 
 async def test_tails_show_workers_titles_and_dead_letters(settings: Settings, topics: Topics) -> None:
@@ -196,7 +217,7 @@ async def test_a_broker_that_dies_is_noticed_in_time_and_found_again(
 ) -> None:
     """Within five seconds of a kill the state is `unreachable` with the last figures kept; it recovers by itself."""
     data_dir = tmp_path_factory.mktemp("dying")
-    broker = EmbeddedKafka(data_dir, brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir)
+    broker = EmbeddedKafka(data_dir, brokers=1, port=0, die_with_owner=True, jars_dir=jars_dir)
     with broker:
         settings = Settings(bootstrap=broker.bootstrap, prefix=prefix, partitions=PARTITIONS)
         await create_topics(settings)

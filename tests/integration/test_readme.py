@@ -21,7 +21,6 @@ from streams.config import load_settings
 from streams.feed import feed
 from streams.kafka.broker import EmbeddedKafka
 from streams.kafka.codec import decode_events, decode_recommendation
-from streams.kafka.processes import free_ports
 from streams.kafka.topics import create_topics
 from streams.sources import open_source
 from tests.benchmarks.fuzz_events import FuzzRecord
@@ -149,7 +148,7 @@ def test_the_list_shown_is_one_of_the_schema() -> None:
 @pytest.fixture
 def own_kafka(tmp_path: Path, jars_dir: Path) -> Iterator[EmbeddedKafka]:
     """A broker without other tests' topics, for the recipe uses no prefix."""
-    broker = EmbeddedKafka(tmp_path, brokers=1, port=free_ports(1)[0], die_with_owner=True, jars_dir=jars_dir)
+    broker = EmbeddedKafka(tmp_path, brokers=1, port=0, die_with_owner=True, jars_dir=jars_dir)
     with broker:
         yield broker
 

@@ -23,7 +23,6 @@ from streams.kafka.broker_security import BrokerSecurity
 from streams.kafka.clients import client_options
 from streams.kafka.codec import encode_event
 from streams.kafka.observer import KafkaObserver
-from streams.kafka.processes import free_ports
 from streams.kafka.records import read_all
 from streams.kafka.topics import Topics, create_topics, list_topics
 from tests.integration.storm import WorkerProcess, drained
@@ -209,11 +208,11 @@ async def test_a_worker_whose_login_is_withdrawn_ends(
     jars_dir: Path, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka comes back and does not know the password any more: exit 1 with the sentence, no waiting for ever."""
-    folder, port = tmp_path / "kafka", free_ports(1)[0]
+    folder = tmp_path / "kafka"
 
     def broker(password: str) -> EmbeddedKafka:
         security = BrokerSecurity("SASL_PLAINTEXT", users={"nodes": "between-brokers", "worker": password})
-        return EmbeddedKafka(folder, 1, port, die_with_owner=True, jars_dir=jars_dir, security=security)
+        return EmbeddedKafka(folder, 1, port=0, die_with_owner=True, jars_dir=jars_dir, security=security)
 
     with broker("open-sesame") as first, WorkerProcess("worker", settings_of(first, prefix), tmp_path / "w") as worker:
         settings = worker.settings

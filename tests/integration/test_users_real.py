@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,25 @@ async def test_a_tombstone_that_came_while_no_worker_ran_is_done_at_the_start(
         await drained(settings, 7)
         second.end(signal.SIGTERM)
     assert await _events_of(settings, ADA) == 1
+
+
+async def test_what_cannot_be_read_of_users_and_items_is_counted(
+    settings: Settings, workers: list[WorkerProcess]
+) -> None:
+    """By topic, in the worker's metrics; the worker goes on."""
+    await create_topics(settings)
+    topics, first = Topics(settings.prefix), workers[0]
+    await _send(settings, topics.users, [(ADA, b"{"), (ADA, b'{"user_id": 7}'), ("ben", b'{"user_id": "ben"}')])
+    await _send(settings, topics.items, [("item-1", b"{")])
+    await _feed(settings, _view(ADA, "item-1", 0))
+    with first:
+        first.start()
+        await drained(settings, 1)
+        address = f"http://127.0.0.1:{first.web_port}/metrics"
+        exposition = (await asyncio.to_thread(urllib.request.urlopen, address)).read().decode()
+        first.end(signal.SIGTERM)
+    assert "nearstream_unreadable_users_total 2.0" in exposition.splitlines()
+    assert "nearstream_unreadable_items_total 1.0" in exposition.splitlines()
 
 
 async def test_users_need_as_many_partitions_as_events(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from streams.config import Settings, load_settings
 from streams.core.events import Event, EventType
 from streams.kafka.clients import client_options
 from streams.kafka.codec import encode_event
-from streams.kafka.topics import Topics, create_topics
+from streams.kafka.topics import Topics, create_topics, list_topics
 from streams.kafka.weights_topic import WeightsState, mean_weights, read_weights
 from streams.kafka.worker import Worker
 from streams.metrics import Metrics
@@ -210,6 +210,9 @@ async def test_a_worker_runs_without_the_topic(shop: Shop, caplog: pytest.LogCap
         await admin.delete_topics([Topics(shop.settings.prefix).weights])
     finally:
         await admin.close()
+    async with asyncio.timeout(WAIT_S_MAX):  # Kafka answers a deletion before the topic is gone for everybody
+        while Topics(shop.settings.prefix).weights in await list_topics(shop.settings):
+            await asyncio.sleep(0.05)
     async with shop.running("alone") as engine:
         await shop.feed(0)
         await _until(lambda: engine.lessons > 0)

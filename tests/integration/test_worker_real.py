@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.config import Settings, load_settings
 from streams.core.events import Event, EventType
@@ -139,6 +140,29 @@ async def test_lists_keep_the_contract(settings: Settings, worker: WorkerProcess
         assert similarities == sorted(similarities, reverse=True)
 
 
+async def test_what_ends_a_transaction_is_no_lag(settings: Settings, worker: WorkerProcess) -> None:
+    """A producer's marker and what it aborted are committed too, so that nothing is left once all events count."""
+    await create_topics(settings)
+    topics, sent = Topics(settings.prefix), [_event("u1", f"i{n}", n) for n in range(3)]
+    upstream = AIOKafkaProducer(**client_options(settings), transactional_id=f"{settings.prefix}upstream")
+    await upstream.start()
+    with worker:
+        worker.start()
+        for place, end in enumerate((upstream.commit_transaction, upstream.abort_transaction), 1):
+            await upstream.begin_transaction()
+            for event in sent:
+                await upstream.send_and_wait(topics.events, encode_event(event), b"u1")
+            await end()
+            await drained(settings, place * (len(sent) + 1))  # the second time nothing comes that counts
+        await upstream.stop()
+        worker.end(signal.SIGTERM)
+    statuses = [msgspec.json.decode(r.value, type=WorkerStatus) async for r in read_all(settings, topics.status)]
+    held = [status for status in statuses if status.partitions][-1].partitions
+    assert [(p.lag, p.lag_s) for p in held] == [(0, 0.0)] * PARTITIONS
+    assert max(p.high_watermark for p in held) == 2 * (len(sent) + 1)
+    assert (await read_profiles(settings))["u1"].events == len(sent)
+
+
 async def test_repeated_event_ids_count_once(settings: Settings, worker: WorkerProcess) -> None:
     """A client's retry with the same event_id has no effect, in the same batch and across a restart."""
     await create_topics(settings)
@@ -223,10 +247,19 @@ async def test_an_absent_broker_is_a_visible_state_not_a_hang(tmp_path: Path) ->
 async def test_missing_topics_end_the_worker_with_the_command_to_create_them(
     settings: Settings, worker: WorkerProcess
 ) -> None:
-    """No topics is misuse: exit 2, and the message names `nearstream topics create`."""
+    """No catalogue and no users is misuse: exit 2, and the message names both and `nearstream topics create`."""
+    topics = Topics(settings.prefix)
+    await create_topics(settings)
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    await admin.start()
+    await admin.delete_topics([topics.items, topics.users])
+    await admin.close()
     with worker:
         worker.start()
         assert worker.process is not None
         code = await asyncio.get_running_loop().run_in_executor(None, worker.process.wait, 60)
+    said = worker.log.read_text()
     assert code == 2
-    assert "nearstream topics create" in worker.log.read_text()
+    assert f"These topics do not exist: {topics.items}, {topics.users}. Create" in said
+    assert "nearstream topics create" in said
+    assert "Traceback" not in said

@@ -111,6 +111,29 @@ def test_worth_is_the_share_of_the_category_times_the_share_in_it(folded: Folded
         assert_allclose(sorted((worth[0, item] for item in proposed), reverse=True), best, rtol=1e-5)
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(folds, st.integers(0, 2**32))
+def test_what_is_recounted_is_what_would_have_been_counted(folded: Folded, seed: int) -> None:
+    """Items move between categories after their events: the best and the totals are those of the members of now."""
+    rng = np.random.default_rng(seed)
+    before = folded.categories.copy()
+    moves = rng.permutation(folded.items)[: rng.integers(1, 6)]
+    folded.categories[moves] = -1
+    folded.categories[moves, 0] = rng.integers(-1, 21, len(moves))
+    asked = np.union1d(before[moves], folded.categories[moves])
+    folded.tops.recount(asked, folded.masses, folded.categories)
+    popularity = folded.popularity()
+    for code in asked[asked >= 0].tolist():
+        members = [item for item in folded.members(code).tolist() if item in popularity]
+        kept = folded.tops.tops.items[code, : folded.tops.tops.counts[code]].tolist()
+        assert len(kept) == len(set(kept)) == min(KEPT, len(members))
+        assert set(kept) <= set(members)
+        best = np.sort(folded.masses[members])[::-1][: len(kept)]
+        assert np.sort(folded.masses[kept])[::-1].tolist() == best.tolist()
+        total = 2 ** (folded.tops.tops.totals[code] - NOW_S / HALF_LIFE_S)
+        assert_allclose(total, sum(popularity[item] for item in members), rtol=1e-5)
+
+
 def mix_of(history: list[int], categories: np.ndarray) -> Mix:
     recent = np.full((1, 10), -1, np.int32)
     recent[0, : len(history)] = history

@@ -230,3 +230,33 @@ def test_a_source_that_goes_bad_is_left_within_two_thousand_lessons(seed: int, s
         recovered[first + 200] = reached / reachable
     print(f"share of the best by lessons after the shift: {recovered}")
     assert recovered[RECOVERY_MAX] >= 0.95
+
+
+def test_a_source_that_is_added_to_learned_weights_is_heard() -> None:
+    """An upgrade brings the source that knows best: it begins with 0, at first the lists stay what they were, and after
+    two hundred lessons NDCG@10 is 90 % of what weights reach that always had it.
+    """
+    rng, config, frozen = (
+        np.random.default_rng(5),
+        FusionConfig(),
+        FusionConfig(learning_rate=0, log_learning_rate=0),
+    )
+    names = [f"s{source}" for source in range(SOURCES)]
+    world = {0: 3.0, 6: 9.0}
+    start = FusionWeights.start(SOURCES, config.start)
+    best, _ = stream(rng, 2 * LESSONS, world).taught(start, config)
+    held_out = stream(rng, LESSONS, world)
+    _, reachable = held_out.taught(best, frozen)
+    without = stream(rng, LESSONS, world)
+    before, _ = without._replace(worth=without.worth[:, :, :-1].copy()).taught(
+        FusionWeights.start(SOURCES - 1, config.start), config
+    )
+    weights = before.for_sources(names[:-1], names)
+    _, silent = held_out._replace(worth=held_out.worth[:, :, :-1].copy()).taught(before, frozen)
+    _, upgraded = held_out.taught(weights, frozen)
+    assert upgraded == silent
+    assert silent < 0.5 * reachable, "the new source must matter, or nothing is shown"
+    weights, _ = stream(rng, 200, world).taught(weights, config)
+    _, reached = held_out.taught(weights, frozen)
+    print(f"share of the best after 200 lessons with the new source: {reached / reachable}")
+    assert reached >= 0.9 * reachable

@@ -18,8 +18,8 @@ from streams.core.recommendations import BecauseOf, NewIn, PopularIn, SimilarUse
 from streams.recommend.cooccurrence import Entered
 from streams.recommend.explain import recommended_lists
 from streams.recommend.fusion import FusionWeights
-from streams.recommend.ranker import Ranker, checked, segments_of
-from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source
+from streams.recommend.ranker import Ranker
+from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source, checked, segments_of
 from streams.recommend.views import Views
 
 if TYPE_CHECKING:

@@ -92,7 +92,8 @@ def worlds(draw: st.DrawFn, *, floors: bool = True, pins: bool = True) -> World:
     config = RerankConfig(
         list_items=n,
         diversity=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
-        diversity_by=draw(st.sampled_from(["mmr", "dpp"])),
+        diversity_by=draw(st.sampled_from(["msd", "mmr", "dpp"])),
+        diversity_head=draw(st.integers(0, 3)),
         calibration=draw(st.sampled_from([0.0, 0.3, 1.0])),
     )
     cap = st.none() | st.integers(1, 3)
@@ -235,14 +236,17 @@ class Judge:
     def worth(self, item: int, chosen: list[int], eligible: list[int]) -> float:
         config = self.world.config
         relevance = self.scores[item] / max(self.scores[one] for one in eligible)
-        beside = (1 - config.diversity) * relevance
-        if config.diversity > 0:
-            beside += config.diversity * self.novelty(item, chosen)
+        diversity = config.diversity if len(chosen) >= config.diversity_head else 0.0
+        beside = (1 - diversity) * relevance
+        if diversity > 0:
+            beside += diversity * self.novelty(item, chosen)
         change = self.distance([*chosen, item]) if config.calibration > 0 else 0.0
         return (1 - config.calibration) * beside - config.calibration * change
 
     def novelty(self, item: int, chosen: list[int]) -> float:
         vectors = self.world.catalogue.vectors.astype(np.float64)
+        if self.world.config.diversity_by == "msd":
+            return sum((1.0 - float(vectors[item] @ vectors[other]) for other in chosen), 0.0) / max(len(chosen), 1)
         if self.world.config.diversity_by == "mmr":
             return -max([0.0, *(float(vectors[item] @ vectors[other]) for other in chosen)])
         basis = self.independent(chosen)
@@ -313,7 +317,7 @@ def test_pyversity_makes_the_same_lists(by: str, diversity: float) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     catalogue = Catalogue(FixedVectors(vectors))
     catalogue.slots([f"i{slot}" for slot in range(100)])
-    made = Reranker(catalogue, RerankConfig(list_items=20, diversity=diversity, diversity_by=by))
+    made = Reranker(catalogue, RerankConfig(20, diversity, by, diversity_head=0))
     for _ in range(5):
         items = rng.permutation(100).astype(np.int32)
         scores = -np.sort(-rng.random(100, np.float32))

@@ -6,7 +6,7 @@ with Client("http://127.0.0.1:8686") as nearstream:
 """
 
 from nearstream_client.async_client import AsyncClient
-from nearstream_client.calls import EVENTS_MAX, USERS_MAX, Part
+from nearstream_client.calls import EVENTS_MAX, LEFT_OUT_ITEMS_MAX, SUPPOSED_EVENTS_MAX, USERS_MAX, Part
 from nearstream_client.client import Client
 from nearstream_client.errors import (
     BadRequest,
@@ -27,6 +27,7 @@ from nearstream_client.messages import (
     ForgetReceipt,
     IndexSummary,
     Item,
+    Move,
     Neighbour,
     Profile,
     ProfileSummary,
@@ -34,13 +35,17 @@ from nearstream_client.messages import (
     RecentItem,
     RecommendationList,
     Source,
+    SupposedList,
     UserParts,
+    WhatIf,
     Written,
 )
 from nearstream_client.retry import Retry
 
 __all__ = [
     "EVENTS_MAX",
+    "LEFT_OUT_ITEMS_MAX",
+    "SUPPOSED_EVENTS_MAX",
     "USERS_MAX",
     "Accepted",
     "AsyncClient",
@@ -51,6 +56,7 @@ __all__ = [
     "ForgetReceipt",
     "IndexSummary",
     "Item",
+    "Move",
     "NearstreamError",
     "Neighbour",
     "NotAllowed",
@@ -66,9 +72,11 @@ __all__ = [
     "Retry",
     "ServerFault",
     "Source",
+    "SupposedList",
     "TooManyRequests",
     "Unreachable",
     "UnreadableAnswer",
     "UserParts",
+    "WhatIf",
     "Written",
 ]

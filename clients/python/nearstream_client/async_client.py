@@ -23,6 +23,7 @@ from nearstream_client.calls import (
     profile_call,
     read_answer,
     stream_path,
+    what_if_call,
 )
 from nearstream_client.connection import STREAM_HEADERS, connection_options, stream_ended, stream_timeout, unreachable
 from nearstream_client.errors import NearstreamError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Profile,
         RecommendationList,
         UserParts,
+        WhatIf,
     )
 
 T = TypeVar("T")
@@ -97,6 +99,14 @@ class AsyncClient:
     async def explain(self, user_id: str, item_id: str) -> Explanation:
         """Why the item is in the user's newest list; NotFound where it is not."""
         return await self._send(explain_call(user_id, item_id))
+
+    async def what_if(
+        self, user_id: str, without: Sequence[str] = (), events: Iterable[Mapping[str, Any]] = ()
+    ) -> WhatIf:
+        """What the list would be without up to 32 items of the history and after up to 8 events, each with `item_id`
+        and `type`, and `value` or `timestamp` if wanted. A worker answers; nothing is sent and nothing changes.
+        NotFound where there is no profile, BadRequest for an item that is unknown or not remembered."""
+        return await self._send(what_if_call(user_id, without, events))
 
     async def many(self, user_ids: Sequence[str], parts: Sequence[Part] = ("list",)) -> dict[str, UserParts | None]:
         """Parts of up to 100 users by id; None for users that are unknown."""

@@ -27,6 +27,7 @@ from nearstream_client.messages import (
     Profile,
     RecommendationList,
     UserParts,
+    WhatIf,
     read_accepted,
     read_explanation,
     read_list,
@@ -34,6 +35,7 @@ from nearstream_client.messages import (
     read_neighbours,
     read_profile,
     read_receipt,
+    read_what_if,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ T = TypeVar("T")
 Part = Literal["list", "profile", "neighbours"]
 USERS_MAX = 100
 EVENTS_MAX = 100
+LEFT_OUT_ITEMS_MAX = 32
+SUPPOSED_EVENTS_MAX = 8
 REFUSALS: dict[int, type[Refused]] = {429: TooManyRequests, 503: NotReady}
 FINAL_ERRORS: dict[int, type[NearstreamError]] = {401: NotAllowed, 403: NotAllowed, 404: NotFound, 409: Conflict}
 
@@ -94,6 +98,15 @@ def events_call(events: Iterable[Mapping[str, Any]], new_event_id: Callable[[], 
     if not 0 < len(body) <= EVENTS_MAX:
         raise ValueError(f"Expected 1 to {EVENTS_MAX} events in one call, got {len(body)}; split them.")
     return Call("POST", "/v1/events", read_accepted, body=body)
+
+
+def what_if_call(user_id: str, without: Sequence[str], events: Iterable[Mapping[str, Any]]) -> Call[WhatIf]:
+    """What a user's list would be; ValueError for more than LEFT_OUT_ITEMS_MAX items or SUPPOSED_EVENTS_MAX events."""
+    body: dict[str, list[Any]] = {"without": list(without), "events": [dict(event) for event in events]}
+    for part, most in (("without", LEFT_OUT_ITEMS_MAX), ("events", SUPPOSED_EVENTS_MAX)):
+        if len(body[part]) > most:
+            raise ValueError(f"Expected at most {most} in `{part}`, got {len(body[part])}; ask for fewer.")
+    return Call("POST", f"{_user(user_id)}/what-if", read_what_if, body=body)
 
 
 def forget_call(user_id: str) -> Call[ForgetReceipt]:

@@ -106,6 +106,70 @@ class Explanation:
     reasons: tuple[Reason, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SupposedList:
+    """A list that was not published; `short_because` as in a RecommendationList."""
+
+    neighbours: tuple[Neighbour, ...]
+    items: tuple[Item, ...]
+    short_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An item that is on both lists at another rank, from 1."""
+
+    item_id: str
+    from_rank: int
+    to_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The list as it would be, `then`, beside the list `now`, both made in the same way.
+
+    Where something is left out, both are made from the remembered events alone. `left_out` counts the remembered events
+    that are left out, `added` those that are supposed; `profile_cosine` is that of the two profile vectors, None where
+    one of them has no direction.
+    """
+
+    user_id: str
+    answered_at: int
+    model: str
+    profile_events: int
+    left_out: int
+    added: int
+    profile_cosine: float | None
+    now: SupposedList
+    then: SupposedList
+    entered: tuple[str, ...]
+    left: tuple[str, ...]
+    moved: tuple[Move, ...]
+
+
+def read_what_if(raw: Json) -> WhatIf:
+    """The answer to a question of what a list would be."""
+    return WhatIf(
+        user_id=raw["user_id"],
+        answered_at=raw["answered_at"],
+        model=raw["model"],
+        profile_events=raw["profile_events"],
+        left_out=raw["left_out"],
+        added=raw["added"],
+        profile_cosine=raw["profile_cosine"],
+        now=_read_supposed(raw["now"]),
+        then=_read_supposed(raw["then"]),
+        entered=tuple(raw["entered"]),
+        left=tuple(raw["left"]),
+        moved=tuple(Move(move["item_id"], move["from_rank"], move["to_rank"]) for move in raw["moved"]),
+    )
+
+
+def _read_supposed(raw: Json) -> SupposedList:
+    items = tuple(_read_item(item) for item in raw["items"])
+    return SupposedList(read_neighbours(raw), items, raw.get("short_because"))
+
+
 def read_list(raw: Json) -> RecommendationList:
     """A `recommendations` message."""
     source, profile, index = raw["source"], raw["profile"], raw["index"]

@@ -8,7 +8,9 @@ import type {
   Part,
   Profile,
   RecommendationList,
+  SupposedEvent,
   UserParts,
+  WhatIf,
 } from "./messages.js";
 import { RETRY, waitMs, type Retry } from "./retry.js";
 import { EventDecoder, type ServerEvent } from "./sse.js";
@@ -32,6 +34,8 @@ interface Call {
 }
 
 const AT_ONCE_MAX = 100;
+const LEFT_OUT_MAX = 32;
+const SUPPOSED_MAX = 8;
 /** A stream without even a keep-alive for so long is opened anew. */
 const STREAM_SILENCE_MS_MAX = 60_000;
 
@@ -80,6 +84,24 @@ export class NearstreamClient {
   /** Why the item is in the user's newest list; `not-found` where it is not. */
   explain(userId: string, itemId: string): Promise<Explanation> {
     return this.#send({ method: "GET", path: `${userPath(userId)}/explain?item_id=${encodeURIComponent(itemId)}` });
+  }
+
+  /**
+   * What the list would be without up to 32 items of the history and after up to 8 events. A worker answers; nothing is
+   * sent and nothing changes. `not-found` where there is no profile, `bad-request` for an item that is unknown or not
+   * remembered.
+   */
+  async whatIf(
+    userId: string,
+    { without = [], events = [] }: { without?: readonly string[]; events?: readonly SupposedEvent[] },
+  ): Promise<WhatIf> {
+    if (without.length > LEFT_OUT_MAX || events.length > SUPPOSED_MAX) {
+      throw new RangeError(
+        `Expected at most ${LEFT_OUT_MAX} items to leave out and ${SUPPOSED_MAX} events, got ${without.length} and ` +
+          `${events.length}; ask for fewer.`,
+      );
+    }
+    return this.#send({ method: "POST", path: `${userPath(userId)}/what-if`, body: { without, events } });
   }
 
   /** Parts of up to 100 users by id; null for users that are unknown. */

@@ -12,6 +12,9 @@ export type {
   Profile,
   Reason,
   RecommendationList,
+  SupposedEvent,
+  SupposedList,
   UserParts,
+  WhatIf,
 } from "./messages.js";
 export { RETRY, type Retry } from "./retry.js";

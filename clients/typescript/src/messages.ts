@@ -63,6 +63,42 @@ export interface RecommendationList {
   readonly short_because?: string;
 }
 
+/** A list that was not published; `short_because` as in a RecommendationList. */
+export interface SupposedList {
+  readonly neighbours: readonly Neighbour[];
+  readonly items: readonly Item[];
+  readonly short_because?: string;
+}
+
+/** An event that did not happen; `timestamp` is now when left out. */
+export interface SupposedEvent {
+  readonly item_id: string;
+  readonly type: string;
+  readonly value?: number;
+  readonly timestamp?: number;
+}
+
+/**
+ * The list as it would be, `then`, beside the list `now`, both made in the same way; where something is left out, both
+ * from the remembered events alone. `left_out` counts the remembered events that are left out, `added` those that are
+ * supposed; `profile_cosine` is that of the two profile vectors, null where one of them has no direction.
+ */
+export interface WhatIf {
+  readonly user_id: string;
+  readonly answered_at: number;
+  readonly model: string;
+  readonly profile_events: number;
+  readonly left_out: number;
+  readonly added: number;
+  readonly profile_cosine: number | null;
+  readonly now: SupposedList;
+  readonly then: SupposedList;
+  readonly entered: readonly string[];
+  readonly left: readonly string[];
+  /** Ranks count from 1. */
+  readonly moved: readonly { readonly item_id: string; readonly from_rank: number; readonly to_rank: number }[];
+}
+
 /** A user's profile. `vector` has unit length, or is all zeros; `recent_items` are oldest first. */
 export interface Profile {
   readonly user_id: string;

@@ -76,6 +76,20 @@ test("profile, explanation, many and forget ask at the right places", async (t) 
   assert.equal(asked[2].headers["x-nearstream"], "1");
 });
 
+test("what if is asked as it is, and a question that is too long is not", async (t) => {
+  const found = { user_id: "ada", entered: ["hat"], left: [], moved: [] };
+  const { url, asked } = await serve(t, json(found));
+  const { nearstream } = client(url);
+  const events = [{ type: "view", item_id: "hat" }];
+  assert.deepEqual(await nearstream.whatIf("ada", { without: ["red-shoes"], events }), found);
+  assert.deepEqual(await nearstream.whatIf("ada", {}), found);
+  assert.equal(`${asked[0].method} ${asked[0].url}`, "POST /v1/users/ada/what-if");
+  assert.deepEqual(asked.map(({ body }) => body), [{ without: ["red-shoes"], events }, { without: [], events: [] }]);
+  await assert.rejects(nearstream.whatIf("ada", { without: Array(33).fill("i") }), RangeError);
+  await assert.rejects(nearstream.whatIf("ada", { events: Array(9).fill(events[0]) }), RangeError);
+  assert.equal(asked.length, 2);
+});
+
 test("events get an id, and keep it when they are sent again", async (t) => {
   const { url, asked } = await serve(t, json({}, 503), json({ accepted: 2, events: [] }, 202));
   const { nearstream, waits } = client(url);

@@ -42,3 +42,5 @@ export const deadLetters = (reason, limit) =>
   ask(`/v1/dead-letters?limit=${limit}${reason ? `&reason=${encodeURIComponent(reason)}` : ""}`);
 export const replay = (ids, value) =>
   ask("/v1/dead-letters/replay", { method: "POST", body: value === undefined ? { ids } : { ids, value } });
+export const remembered = (userId) => ask(`/api/what-if?user=${encodeURIComponent(userId)}`);
+export const whatIf = (question) => ask("/api/what-if", { method: "POST", body: question });

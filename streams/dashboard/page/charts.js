@@ -39,6 +39,8 @@ const timeAxis = (palette) => axis(palette, {
   space: 90, size: 28,
 });
 
+const numberAxis = (palette, format) => axis(palette, { values: (_, splits) => splits.map(format), space: 90, size: 28 });
+
 // Builds a plot once for what cannot change in it, and feeds it data afterwards.
 function usePlot(build, data, parts) {
   const box = useRef(null);
@@ -109,21 +111,22 @@ function tooltip(words) {
   };
 }
 
-// Lines over time. `series` is [{name, values}]; `say` is the sentence that stands for the picture.
-export function Lines({ times, series, format, say, height = 170, markers = [], target = null, top = null, min = 0 }) {
-  const data = [times.map((t) => t / 1000), ...series.map((s) => s.values)];
+// Lines over time. `series` is [{name, values}]; `say` is the sentence that stands for the picture. With `by`, as
+// {name, format}, `times` are numbers of something else, such as steps, and gaps are drawn across.
+export function Lines({ times, series, format, say, height = 170, markers = [], target = null, top = null, min = 0, by = null }) {
+  const data = [by ? times : times.map((t) => t / 1000), ...series.map((s) => s.values)];
   const latest = useRef({});
-  latest.current = { series, markers, format, target };
+  latest.current = { series, markers, format, target, by };
   const build = (width) => {
     const palette = colours();
     return {
       width, height, legend: { show: false }, padding: [10, 8, 0, 0],
-      cursor: { sync: { key: SYNC.key, setSeries: false }, points: { size: 5 }, drag: { x: false, y: false } },
-      scales: { y: { range: (_, low, high) => [min ?? low ?? 0, top ?? Math.max(nice(high), target ?? 0) ] } },
-      axes: [timeAxis(palette), axis(palette, { size: 62, values: (_, splits) => splits.map(latest.current.format) })],
+      cursor: { ...(by ? {} : { sync: { key: SYNC.key, setSeries: false } }), points: { size: 5 }, drag: { x: false, y: false } },
+      scales: { x: { time: !by }, y: { range: (_, low, high) => [min ?? low ?? 0, top ?? Math.max(nice(high), target ?? 0) ] } },
+      axes: [by ? numberAxis(palette, by.format) : timeAxis(palette), axis(palette, { size: 62, values: (_, splits) => splits.map(latest.current.format) })],
       series: [{}, ...series.map((s, i) => ({
-        label: s.name, stroke: palette.series[i % 8], dash: DASHES[Math.floor(i / 8) % 4], spanGaps: false,
-        width: series.length > 16 ? 1 : 1.75, points: { show: times.length < 2, size: 4 },
+        label: s.name, stroke: palette.series[(s.colour ?? i) % 8], dash: s.dashed ? DASHES[1] : DASHES[Math.floor(i / 8) % 4], spanGaps: Boolean(by),
+        width: series.length > 16 ? 1 : 1.75, points: { show: times.length < 2 || Boolean(by), size: 4 },
       }))],
       plugins: [tooltip((u, i) => tipLines(u, i, latest.current))],
       hooks: {
@@ -140,19 +143,19 @@ export function Lines({ times, series, format, say, height = 170, markers = [], 
       <div ref=${box} />
       ${series.length > 1 && series.length <= 16 && html`
         <ul class="legend" aria-hidden="true">${series.map((s, i) => html`
-          <li key=${s.name}><i class=${`series-${(i % 8) + 1} dash-${Math.floor(i / 8) % 4}`} />${s.name}</li>`)}</ul>`}
+          <li key=${s.name}><i class=${`series-${((s.colour ?? i) % 8) + 1} dash-${s.dashed ? 1 : Math.floor(i / 8) % 4}`} />${s.name}</li>`)}</ul>`}
     </figure>`;
 }
 
 const nice = (high) => (high === null || high === undefined || high <= 0 ? 1 : high * 1.08);
 
-function tipLines(u, i, { series, markers, format }) {
+function tipLines(u, i, { series, markers, format, by }) {
   const time = u.data[0][i];
   const here = series.map((s) => [s.name, s.values[i]]).filter(([, v]) => v !== null && v !== undefined);
   here.sort((a, b) => b[1] - a[1]);
   const more = here.length - TOOLTIP_ROWS;
   return [
-    clock(1000 * time),
+    by ? `${by.name} ${by.format(time)}` : clock(1000 * time),
     ...markers.filter((m) => Math.abs(m.time / 1000 - time) < 5).slice(0, 2).map((m) => m.text),
     ...here.slice(0, TOOLTIP_ROWS).map(([name, value]) => `${name}: ${format(value)}`),
     ...(more > 0 ? [`and ${more} more`] : []),

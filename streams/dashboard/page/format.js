@@ -58,6 +58,8 @@ export function moment(time, now) {
   return (Math.abs(now - date.getTime()) < 43200000 ? clockTime : dayAndTime).format(date);
 }
 
+export const dayAndMinute = (ms) => dayAndTime.format(new Date(ms));
+
 // [0, 1, 2, 5] -> "0–2, 5"
 export function ranges(numbers) {
   const runs = [];

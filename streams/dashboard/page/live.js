@@ -86,6 +86,31 @@ export function joined(known, chapter) {
   return { ...chapter, moments, markers };
 }
 
+// What workers tell of themselves now and then: settings, models, rules. `details` is null until it is known.
+export function useWorkers() {
+  const [state, setState] = useState({ details: null, error: null });
+  useEffect(() => {
+    let timer = null, ended = false;
+    const read = async () => {
+      try {
+        if (!document.hidden) {
+          const details = await ask("/api/workers");
+          if (!ended) setState({ details, error: null });
+        }
+      } catch (error) {
+        if (!ended) setState((was) => ({ ...was, error: error.message }));
+      }
+      if (!ended) timer = setTimeout(read, HISTORY_MS);
+    };
+    read();
+    return () => {
+      ended = true;
+      clearTimeout(timer);
+    };
+  }, []);
+  return state;
+}
+
 // The newest records of a topic, newest first; asks once a second while `on`.
 export function useTail(topic, on, rowsMax) {
   const [tail, setTail] = useState({ topic, records: [], error: null });

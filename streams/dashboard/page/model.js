@@ -2,12 +2,16 @@
 
 import { Lines } from "./charts.js";
 import { NONE, compact, count, duration, finePercentage, megabytes, milliseconds, rate, share } from "./format.js";
+import { useWorkers } from "./live.js";
+import { Rules } from "./rules.js";
+import { Training } from "./training.js";
 import { Cell, Empty, Head, Panel, Track, html } from "./ui.js";
 
 const RECALL_AT_LEFT = 0.8; // the bar shows the upper fifth, where differences matter
 const TIERS = { exact: "exact scan", hnsw: "graph + delta" };
 
 export function Model({ frame, history }) {
+  const told = useWorkers();
   return html`
     <${Indexes} frame=${frame} />
     <div class="halves">
@@ -15,10 +19,12 @@ export function Model({ frame, history }) {
       <${Size} history=${history} />
     </div>
     <${Models} frame=${frame} history=${history} />
+    <${Training} told=${told} />
     <div class="halves">
       <${Quality} frame=${frame} history=${history} />
       <${Weights} history=${history} />
-    </div>`;
+    </div>
+    <${Rules} told=${told} frame=${frame} />`;
 }
 
 const COLUMNS = [
@@ -101,7 +107,8 @@ function Size({ history: { moments } }) {
 
 const MODEL_COLUMNS = [
   ["Worker"], ["Model in service"], ["Folder"], ["Switches", "number"], ["Last switch", "number"],
-  ["Longest pause", "number", "The longest job that the last switch gave the compute thread"], ["Items", "number"],
+  ["Longest pause", "number", "The longest job that the last switch gave the compute thread"],
+  ["Same lists", "number", "Overlap@10 of the lists just before and just after the last switch, over a sample of users"], ["Items", "number"],
 ];
 
 function Models({ frame: { workers }, history: { markers } }) {
@@ -126,9 +133,15 @@ function ModelRow({ w }) {
       <${Cell} label="Switches" kind="number">${f ? `${count(f.switches)}${f.failures ? `, ${count(f.failures)} failed` : ""}` : NONE}<//>
       <${Cell} label="Last switch" kind="number">${f?.switch_s ? duration(f.switch_s) : NONE}<//>
       <${Cell} label="Longest pause" kind="number">${f?.pause_ms ? milliseconds(f.pause_ms) : NONE}<//>
+      <${Cell} label="Same lists" kind="number">${f?.overlap ? html`<${Overlap} o=${f.overlap} />` : NONE}<//>
       <${Cell} label="Items" kind="number">${count(w.items)}<//>
     </tr>`;
 }
+
+const Overlap = ({ o }) => html`
+  <span class="block" data-overlap="neighbours">${share(o.neighbours)} of neighbours</span>
+  <span class="block" data-overlap="items">${share(o.items)} of items</span>
+  <span class="quiet block small">${count(o.users)} users, after ${o.before}</span>`;
 
 function folderWords(f) {
   if (!f) return "built in";
@@ -138,8 +151,8 @@ function folderWords(f) {
 
 const FIGURES = [
   ["coverage", "Coverage", "share of the catalogue on the newest lists"],
-  ["popularity_share", "Popularity", "share of places that the most shown hundredth of items takes"],
-  ["hub_share", "Hubness", "share of neighbour places that the most named hundredth of users takes"],
+  ["popularity_share", "Popularity", "share of places that the most shown hundredth of the items on them takes"],
+  ["hub_share", "Hubness", "share of neighbour places that the most named hundredth of the users on them takes"],
   ["cold_share", "Cold start", "share of the newest lists that are for users with fewer than five events"],
 ];
 

@@ -4,6 +4,7 @@ import { Path } from "./charts.js";
 import * as api from "./api.js";
 import { count, duration, moment, share, signed, similarity } from "./format.js";
 import { Empty, Panel, Track, html, useEffect, useRef, useState, userLink } from "./ui.js";
+import { WhatIf } from "./what_if.js";
 
 const TYPES = [
   "view", "click", "cart", "purchase", "rating", "like", "dislike", "comment", "share", "bookmark", "follow", "search",
@@ -23,7 +24,7 @@ export function Person({ frame, user, person }) {
       ${known?.state !== "unknown" && known?.state !== "gone" ? html`
         <div class="person-columns">
           <div><${Timeline} person=${known} /></div>
-          <div><${TryIt} key=${user} user=${user} person=${known} /><${List} person=${known} /></div>
+          <div><${TryIt} key=${user} user=${user} person=${known} /><${WhatIf} key=${`if ${user}`} user=${user} person=${known} types=${TYPES} Item=${Item} /><${List} person=${known} /></div>
           <div><${Neighbours} person=${known} /><${InterestsPanel} person=${known} /><${Change} person=${known} /><${Raw} person=${known} /></div>
         </div>` : html`<${TryIt} key=${user} user=${user} person=${known} />`}
     </div>`;

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { count, moment, clock } from "./format.js";
-import { useTail } from "./live.js";
+import { useTail, useWorkers } from "./live.js";
 import { deadWords } from "./overview.js";
 import { Cell, Choice, Empty, Head, Panel, Scroll, Track, html, useEffect, useState } from "./ui.js";
 
@@ -130,24 +130,55 @@ function Mendable({ l }) {
 }
 
 const SETTING_COLUMNS = [["Setting"], ["Value"], ["Source"], ["Meaning"]];
+const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
+// Of the workers, alike ones once and differences marked; or of this page's own server.
 function SettingsTable() {
-  const [settings, setSettings] = useState({ rows: null });
+  const [own, setOwn] = useState({ rows: null });
   const [changed, setChanged] = useState("changed");
+  const [whose, setWhose] = useState(null);
+  const told = useWorkers();
   useEffect(() => {
-    api.ask("/api/settings").then((rows) => setSettings({ rows }), (error) => setSettings({ rows: [], error: error.message }));
+    const rows = (found) => found.map((s) => ({ ...s, differs: false, values: [{ value: text(s.value), source: s.source, workers: [] }] }));
+    api.ask("/api/settings").then((found) => setOwn({ rows: rows(found) }), (error) => setOwn({ rows: [], error: error.message }));
   }, []);
-  const rows = (settings.rows ?? []).filter((s) => changed === "all" || s.source !== "default");
-  const aside = html`<${Choice} label="Which settings" words=${[["changed", "not the default"], ["all"]]} chosen=${changed} choose=${setChanged} />`;
+  const details = told.details;
+  const shown = whose ?? (details?.settings.length ? "workers" : "page");
+  const all = shown === "workers" ? details?.settings : own.rows;
+  const error = shown === "workers" ? told.error : own.error;
+  const rows = (all ?? []).filter((s) => changed === "all" || s.differs || s.values.some((v) => v.source !== "default"));
+  const differing = rows.filter((s) => s.differs).length;
+  const note = shown === "page" ? "of this page's server" : `of ${details?.workers.length ?? 0} workers${differing ? `, ${differing} ${differing === 1 ? "differs" : "differ"}` : ""}`;
+  const aside = html`
+    <${Choice} label="Whose settings" words=${[["workers"], ["page", "this page's server"]]} chosen=${shown} choose=${setWhose} />
+    <${Choice} label="Which settings" words=${[["changed", "not the default"], ["all"]]} chosen=${changed} choose=${setChanged} />`;
   return html`
-    <${Panel} id="settings" title="Settings in force" note="of this page's server; workers have their own" aside=${aside}>
-      ${settings.error && html`<p class="bad" role="alert">${settings.error}</p>`}
+    <${Panel} id="settings" title="Settings in force" note=${note} aside=${aside}>
+      ${error && html`<p class="bad" role="alert">${error}</p>`}
+      ${shown === "workers" && details?.unheard.length > 0 && html`
+        <p class="quiet small" id="settings-unheard">Not told yet by ${details.unheard.join(", ")}: workers tell it every half minute, older ones never.</p>`}
       ${rows.length ? html`
         <${Scroll} label="Settings"><table class="wide" aria-labelledby="settings-title"><${Head} columns=${SETTING_COLUMNS} />
-          <tbody id="settings-rows">${rows.map((s) => html`
-            <tr key=${s.name} data-key=${s.name}><${Cell} label="Setting" kind="name"><code>${s.name}</code><//>
-              <${Cell} label="Value" kind="value"><code>${typeof s.value === "string" ? s.value : JSON.stringify(s.value)}</code><//>
-              <${Cell} label="Source">${s.source}<//><${Cell} label="Meaning" kind="quiet">${s.description}<//></tr>`)}</tbody></table><//>`
-        : settings.rows && html`<${Empty}>Every setting has its default.<//>`}
+          <tbody id="settings-rows">${rows.map((s) => html`<${SettingRow} key=${s.name} s=${s} />`)}</tbody></table><//>`
+        : html`<${Empty} id="settings-empty">${emptyWords(shown, details, all)}<//>`}
     <//>`;
+}
+
+function emptyWords(shown, details, all) {
+  if (all === null || all === undefined) return "Asking…";
+  if (shown === "workers" && !details.settings.length) return "No worker has told its settings.";
+  return "Every setting has its default.";
+}
+
+function SettingRow({ s }) {
+  const several = s.values.length > 1;
+  const who = (v) => (several ? html`<span class="quiet block small">${v.source} · ${v.workers.join(", ")}</span>` : null);
+  const sources = [...new Set(s.values.map((v) => v.source))].join(", ");
+  return html`
+    <tr data-key=${s.name}>
+      <${Cell} label="Setting" kind="name"><code>${s.name}</code>${s.differs ? html`<span class="differs block">differs</span>` : null}<//>
+      <${Cell} label="Value" kind="value">${s.values.map((v) => html`<div key=${`${v.value} ${v.source}`}><code>${v.value}</code>${who(v)}</div>`)}<//>
+      <${Cell} label="Source">${sources}<//>
+      <${Cell} label="Meaning" kind="quiet">${s.description}<//>
+    </tr>`;
 }

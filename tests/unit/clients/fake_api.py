@@ -68,6 +68,24 @@ RECEIPT: dict[str, Any] = {
     "requested_at": 1_700_000_000_000,
     "deadline": 1_700_000_600_000,
 }
+WHAT_IF: dict[str, Any] = {
+    "user_id": "ada",
+    "answered_at": 1_700_000_000_123,
+    "model": "decayed-mean@1",
+    "profile_events": 42,
+    "left_out": 2,
+    "added": 1,
+    "profile_cosine": 0.71,
+    "now": {"neighbours": LIST["neighbours"], "items": LIST["items"]},
+    "then": {
+        "neighbours": [],
+        "items": [{"item_id": "hat", "score": 0.5, "reasons": [{"kind": "trending", "share": 1.0}]}],
+        "short_because": "catalogue-exhausted",
+    },
+    "entered": ["hat"],
+    "left": ["blue-shoes"],
+    "moved": [{"item_id": "sock", "from_rank": 3, "to_rank": 2}],
+}
 PARTS = {"list": LIST, "profile": PROFILE, "neighbours": LIST["neighbours"]}
 ANSWERS = {
     "list": LIST,
@@ -173,6 +191,8 @@ def usual_answer(method: str, path: str, body: Any) -> object:
     if (method, path) == ("POST", "/v1/users"):
         known = {part: PARTS[part] for part in body["parts"]}
         return {"users": {user_id: known if user_id == "ada" else None for user_id in body["user_ids"]}}
+    if (method, path.rpartition("/")[2]) == ("POST", "what-if"):
+        return WHAT_IF
     if (method, path) == ("POST", "/v1/events"):
         return {"accepted": len(body), "events": [{"partition": 3, "offset": n} for n in range(len(body))]}
     return {"GET": ANSWERS.get(path.rpartition("/")[2]), "DELETE": RECEIPT}[method]

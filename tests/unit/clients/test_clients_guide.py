@@ -19,6 +19,7 @@ def test_every_python_example_runs(api: FakeApi) -> None:
     assert run(sys.executable, "-W", "error", "-c", blocking, cwd=PACKAGE).splitlines() == [
         "42 ['blue-shoes']",
         "40% Resembles “red-shoes”, which this user had.",
+        "2 0.71",
         "There is no profile of this user.",
         "1700000600000",
     ]

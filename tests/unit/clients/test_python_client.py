@@ -18,6 +18,8 @@ from nearstream_client import (
     BadRequest,
     Client,
     Conflict,
+    Item,
+    Move,
     NearstreamError,
     Neighbour,
     NotAllowed,
@@ -27,6 +29,7 @@ from nearstream_client import (
     RecentItem,
     Retry,
     ServerFault,
+    SupposedList,
     TooManyRequests,
     Unreachable,
     UnreadableAnswer,
@@ -146,6 +149,21 @@ def test_events_get_an_id(api: FakeApi, call: Callable[..., Any]) -> None:
     assert accepted == Accepted(2, (Written(3, 0), Written(3, 1)))
     assert [event["event_id"] for event in api.asked[-1].body] == ["e1", "mine"]
     assert api.asked[-1].headers["Content-Type"] == "application/json"
+
+
+def test_what_if_asks_and_reads(api: FakeApi, call: Callable[..., Any]) -> None:
+    """Both lists, what changed between them, and a question that is sent as it is; a longer one is not sent."""
+    found = call("what_if", "ada", ["red-shoes"], [{"type": "view", "item_id": "hat"}])
+    assert api.asked[-1].path == "/v1/users/ada/what-if"
+    assert api.asked[-1].body == {"without": ["red-shoes"], "events": [{"type": "view", "item_id": "hat"}]}
+    assert (found.left_out, found.added, found.profile_cosine, found.profile_events) == (2, 1, 0.71, 42)
+    assert found.then == SupposedList((), (Item("hat", 0.5, (Reason("trending", 1.0),)),), "catalogue-exhausted")
+    assert [item.item_id for item in found.now.items] == ["blue-shoes"]
+    assert (found.entered, found.left, found.moved) == (("hat",), ("blue-shoes",), (Move("sock", 3, 2),))
+    for without, events, words in ((["i"] * 33, [], "32 in `without`, got 33"), ([], [{}] * 9, "8 in `events`, got 9")):
+        with pytest.raises(ValueError, match=words):
+            call("what_if", "ada", without, events)
+    assert len(api.asked) == 1
 
 
 def test_forget_gives_the_receipt(api: FakeApi, call: Callable[..., Any]) -> None:

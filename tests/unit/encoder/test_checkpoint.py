@@ -356,7 +356,7 @@ def test_a_full_disk_keeps_the_old_model(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_reader_takes_the_new_model_when_the_old_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that replaces the folder between the reading of its manifest and its files costs a second look."""
     save_model(tmp_path, model(0))
-    read, replaced = checkpoint._manifest, []
+    read, replaced = checkpoint.read_manifest, []
 
     def replaced_behind(folder: Path) -> dict[str, Any]:
         manifest = read(folder)
@@ -364,21 +364,21 @@ def test_a_reader_takes_the_new_model_when_the_old_is_deleted(tmp_path: Path, mo
             replaced.append(save_model(folder, model(1 + len(replaced))))
         return manifest
 
-    monkeypatch.setattr(checkpoint, "_manifest", replaced_behind)
+    monkeypatch.setattr(checkpoint, "read_manifest", replaced_behind)
     assert_same(load_model(tmp_path), model(3))
 
 
 def test_a_reader_gives_up_on_a_folder_that_never_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second looks are bounded: the file that is always gone is named in the end."""
     save_model(tmp_path, model(0))
-    read, replaced = checkpoint._manifest, []
+    read, replaced = checkpoint.read_manifest, []
 
     def always_replaced(folder: Path) -> dict[str, Any]:
         manifest = read(folder)
         replaced.append(save_model(folder, model(1 + len(replaced))))
         return manifest
 
-    monkeypatch.setattr(checkpoint, "_manifest", always_replaced)
+    monkeypatch.setattr(checkpoint, "read_manifest", always_replaced)
     with pytest.raises(UnusableModel, match=r"weights-.* is missing"):
         load_model(tmp_path)
     assert len(replaced) == checkpoint.READS_MAX

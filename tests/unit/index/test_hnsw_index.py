@@ -203,7 +203,7 @@ def test_forgotten_bytes_leave_tables_and_graphs() -> None:
     assert index.settle(30.0)
     assert index.stats().erasures_pending == 0
     held = [index._table.view.vectors, index._delta.view.vectors]
-    held += [graph.vectors(graph.slots()) for graph in index._graphs]
+    held += [graph.vectors(graph.slots) for graph in index._graphs]
     for rows in held:
         assert np.abs(rows @ lost.T).max() < 0.9999
     index.upsert([7], vectors[7:8])
@@ -408,13 +408,14 @@ def test_a_base_that_comes_in_beside_a_segment_keeps_the_count_of_its_rows(monke
         return graph
 
     monkeypatch.setattr(Graph, "build", slow)
-    monkeypatch.setattr(index, "_build_all", lambda: setattr(index, "_thread", None))
+    builder = index._builder
+    monkeypatch.setattr(builder, "_build_all", lambda: setattr(builder, "_thread", None))
     index.upsert(range(1000, 1500), directions(5, 500))
     assert held.wait(30.0)
     monkeypatch.undo()
     index.rebuild()
-    assert index._thread is not None
-    index._thread.join(30.0)
+    assert builder._thread is not None
+    builder._thread.join(30.0)
     go_on.set()
     assert index.settle(30.0)
     index.close()
@@ -443,4 +444,81 @@ def test_what_changed_last_is_found_even_where_the_graph_fails(monkeypatch: pyte
     index.forget([7])
     assert index.search(moved[6:7], 1).similarities.max() < 0.999
     assert np.abs(index._recent.vectors @ moved[6]).max() < 0.999
+    index.close()
+
+
+def moved_during_a_base(
+    index: HnswIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    after: Callable[[], object],
+    before: Callable[[], object] = lambda: None,
+) -> None:
+    """Builds a base anew; `before` runs when the build has begun and `after` when it has read every row."""
+    inner = index._chunks
+
+    def chunks(build: Build, *, base: bool) -> Iterable[Any]:
+        if base:
+            before()
+        yield from inner(build, base=base)
+        if base:
+            after()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_chunks", chunks)
+        index.rebuild(wait=True)
+
+
+def test_rows_that_moved_during_a_build_need_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build itself remembers where they stood when it read them, and the gate is right by that."""
+    index, vectors = built()
+    near = nudged(vectors[:40], 0.998)
+    moved_during_a_base(index, monkeypatch, lambda: index.upsert(range(40), near))
+    assert (index.stats().generation, index.stats().delta) == (2, 0)
+
+    def asked(graph: Graph, slots: Slots) -> Floats:
+        raise AssertionError(f"asked for {slots}")
+
+    monkeypatch.setattr(Graph, "vectors", asked)
+    index.upsert(range(20), near[:20] * 0.5 + vectors[:20] * 0.5)  # back: in sum far, in truth near
+    index.upsert(range(20), vectors[:20])
+    index.upsert(range(20), near[:20])
+    assert index.stats().delta == 0
+    index.upsert(range(40), nudged(vectors[:40], 0.985))
+    assert index.stats().delta == 40
+    index.close()
+
+
+def test_rows_of_a_segment_keep_their_anchors_when_a_base_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that a segment took over while a base was built are judged by what the segment holds of them."""
+    index, vectors = built(replace(CONFIG, stale_share_max=1.0))
+    far = directions(70, 60)
+
+    def change() -> None:
+        index.upsert(range(60), far)
+        index._build(base=False)
+        index.upsert(range(60), nudged(far, 0.998))
+
+    moved_during_a_base(index, monkeypatch, change)
+    assert (index.stats().generation, index.stats().segments, index.stats().delta) == (2, 1, 0)
+    for step in range(12):
+        index.upsert(range(60), nudged(far, 0.995, seed=300 + step))
+    assert index.stats().delta == 0
+    index.upsert(range(60), vectors[:60])
+    assert index.stats().delta == 60
+    index.close()
+
+
+def test_rows_that_moved_before_a_build_read_them_are_anchored_where_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is where a row stood when it was read, not when the build began."""
+    index, _ = built()
+    far = directions(71, 40)
+    moved_during_a_base(
+        index,
+        monkeypatch,
+        before=lambda: index.upsert(range(40), far),
+        after=lambda: index.upsert(range(40), nudged(far, 0.998)),
+    )
+    for step in range(4):  # in sum far, in truth near
+        index.upsert(range(40), nudged(far, 0.996, seed=400 + step))
+    assert index.stats().delta == 0
     index.close()

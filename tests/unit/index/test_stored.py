@@ -162,7 +162,7 @@ def test_forgotten_bytes_are_in_no_file_even_before_the_build(tmp_path: Path) ->
     assert found_in_files(tmp_path, lost)
     assert found_in_files(tmp_path, name)
     index.forget(["u301"])
-    index._closing = True  # no build may come to help
+    index._builder._closing = True  # no build may come to help
     index.save(tmp_path)
     assert not found_in_files(tmp_path, lost)
     assert not found_in_files(tmp_path, name)

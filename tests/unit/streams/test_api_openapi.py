@@ -16,12 +16,13 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from streams.api.openapi import openapi_document
 from streams.api.people import People
 from streams.api.stream import Streams
+from streams.api.what_if import Supposing
 from streams.api.writing import Writing
 from streams.config import load_settings
 from streams.core.events import EventMessage
 from streams.dashboard.server import serve_dashboard
 from tests.fakes import START_MS, FakeObserver, recommendation
-from tests.fakes_api import FakeBackend, letter, list_value, profile
+from tests.fakes_api import FakeBackend, letter, list_value, profile, supposition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,8 @@ def address() -> Iterator[str]:
         found.append(where)
         listening.set()
 
-    backend = FakeBackend(EveryUser(list_value), EveryUser(profile), [letter(0), letter(1)])
+    known = EveryUser(list_value), EveryUser(profile), [letter(0), letter(1)]
+    backend = FakeBackend(*known, suppositions=EveryUser(supposition))
     serving = serve_dashboard(
         FakeObserver(),
         load_settings(dashboard_port=0, api_requests_per_s=0),
@@ -76,10 +78,11 @@ def address() -> Iterator[str]:
 def test_the_api_keeps_its_document(case: schemathesis.Case, address: str) -> None:
     """No 5xx, only declared statuses, types and shapes; what breaks the document is refused, what keeps it is not.
 
-    An event that keeps the document may still break a rule that JSON Schema cannot say, such as a time too far ahead.
+    An event that keeps the document may still break a rule that JSON Schema cannot say, such as a time too far ahead,
+    or that a whole number is not written as 1.0.
     The stream, which does not end, is tested beside the others.
     """
-    takes_events = case.operation.definition.raw["operationId"] in {"sendEvents", "replayDeadLetters"}
+    takes_events = case.operation.definition.raw["operationId"] in {"sendEvents", "replayDeadLetters", "whatIf"}
     case.call_and_validate(
         base_url=address, excluded_checks=[positive_data_acceptance] if takes_events else [], timeout=START_S_MAX
     )
@@ -87,7 +90,9 @@ def test_the_api_keeps_its_document(case: schemathesis.Case, address: str) -> No
 
 def test_the_document_names_every_route_and_no_other() -> None:
     """By path and method."""
-    routes = [*People(FakeBackend(), str).routes(), *Streams(FakeBackend()).routes(), *Writing(FakeBackend()).routes()]
+    backend = FakeBackend()
+    routes = [*People(backend, str).routes(), *Streams(backend).routes(), *Writing(backend).routes()]
+    routes += Supposing(backend).routes()
     served = {(route.path.replace(":[^/]+", ""), route.method.lower()) for route in routes}
     documented = {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert served | {("/healthz", "get")} == documented
@@ -103,4 +108,5 @@ def test_messages_keep_the_schemas_of_the_document() -> None:
 
     check("Recommendation", recommendation())
     check("ServedProfile", profile())
+    check("WhatIf", supposition())
     check("EventMessage", EventMessage("u1", "i1", "view", START_MS))

@@ -52,6 +52,22 @@ def test_the_last_ports_are_used_again() -> None:
     assert planned(1, None, last, processes.silent) == last
 
 
+def test_port_0_is_any_free_one_and_then_the_last() -> None:
+    """Tests that run beside each other never meet at 9092; a restart keeps the address."""
+    state = planned(3, 0, None, processes.silent)
+    assert cluster.PORT_DEFAULT not in state.ports
+    assert len({*state.ports, *state.controller_ports}) == 6
+    assert state.ports_are_free
+    assert planned(3, 0, state, processes.silent) == state
+
+
+def test_ports_that_somebody_listens_on_are_not_free(taken_port: int) -> None:
+    """Client and controller ports count alike."""
+    (free,) = processes.free_ports(1)
+    assert not ClusterState(CLUSTER_ID, [taken_port], [free]).ports_are_free
+    assert not ClusterState(CLUSTER_ID, [free], [taken_port]).ports_are_free
+
+
 def test_a_port_that_was_asked_for_is_never_replaced(taken_port: int) -> None:
     """With --port, a taken port is an error that names it."""
     with pytest.raises(UsageError, match=rf"Port {taken_port} of 127.0.0.1 is taken"):

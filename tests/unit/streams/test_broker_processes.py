@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ import pytest
 from streams.core.errors import BrokerUnavailable
 from streams.kafka import processes
 from streams.kafka.processes import (
+    HOST,
     end_process,
     exclusive,
     find_process,
     free_ports,
     has_ended,
     kill_process,
+    listens,
     port_is_free,
     silent,
     spawn_detached,
@@ -34,6 +37,13 @@ SLEEPER = [sys.executable, "-c", "import time; time.sleep(120)"]
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(120)"
 )
+SERVER = """
+import socket, sys, time
+family = socket.AF_INET6 if sys.argv[1] == "IPv6" else socket.AF_INET
+with socket.create_server(("", 0), family=family, dualstack_ipv6=sys.argv[1] == "IPv6") as server:
+    print(server.getsockname()[1], flush=True)
+    time.sleep(120)
+"""
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -147,3 +157,40 @@ def test_free_ports_are_free_distinct_and_never_given_to_clients() -> None:
     assert len(set(ports)) == 5
     assert all(port_is_free(port) and port < 32_768 for port in ports)
     assert free_ports(0) == []
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_only_the_process_that_listens_is_said_to(family: str) -> None:
+    """Another process, another port, a client's end of a connection and a process that has ended do not count."""
+    with (
+        subprocess.Popen([sys.executable, "-c", SERVER, family], stdout=subprocess.PIPE, text=True) as server,
+        subprocess.Popen(SLEEPER) as other,
+    ):
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        with socket.create_connection((HOST, port), 5):
+            assert listens(server.pid, port)
+            assert not listens(other.pid, port)
+            assert not listens(os.getpid(), port)
+            assert not listens(server.pid, port + 1)
+        server.kill()
+        other.kill()
+        server.wait()
+        assert not listens(server.pid, port)
+
+
+def test_a_kernel_without_ipv6_tells_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no table of IPv6 sockets; those that only are connected do not count."""
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    process = tmp_path / "7"
+    (process / "net").mkdir(parents=True)
+    (process / "fd").mkdir()
+    (process / "net" / "tcp").write_text(
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 0100007F:2384 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 55 1\n"
+        "   1: 0100007F:2385 0100007F:2384 01 00000000:00000000 00:00000000 00000000     0        0 56 1\n"
+    )
+    for number, inode in enumerate((55, 56)):
+        (process / "fd" / str(number)).symlink_to(f"socket:[{inode}]")
+    assert listens(7, 0x2384)
+    assert not listens(7, 0x2385)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from streams.config import Settings, load_settings
 from streams.core.errors import UsageError
@@ -22,6 +23,7 @@ from streams.kafka.clients import (
     close_consumer,
     close_producer,
     pace_metadata_updates,
+    started_producer,
 )
 
 SECOND = 1_700_000_000.0
@@ -222,6 +224,33 @@ async def test_a_producer_without_broker_is_closed_by_force(monkeypatch: pytest.
     assert producer.closed
     with pytest.raises(asyncio.CancelledError):
         await producer._sender.sender_task
+
+
+async def test_a_producer_that_cannot_connect_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries again makes another one; it waits for all replicas and has the options that were asked for."""
+    made: list[Any] = []
+
+    class Refused(HangingProducer):
+        """Nobody listens."""
+
+        def __init__(self, **options: object) -> None:
+            super().__init__()
+            self.options = options
+            self.client.force_metadata_update = None
+            made.append(self)
+
+        async def start(self) -> None:
+            """As aiokafka does it."""
+            raise KafkaConnectionError("refused")
+
+    monkeypatch.setattr(clients, "PRODUCER_STOP_S", 0.01)
+    monkeypatch.setattr(clients, "AIOKafkaProducer", Refused)
+    with pytest.raises(KafkaConnectionError, match="refused"):
+        await started_producer(Settings(bootstrap="nobody:1"), request_timeout_ms=7)
+    (producer,) = made
+    assert producer.closed
+    assert (producer.options["acks"], producer.options["request_timeout_ms"]) == ("all", 7)
+    assert producer.options["bootstrap_servers"] == "nobody:1"
 
 
 async def test_a_producer_that_stops_is_left_alone() -> None:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from streams.config import DEFAULT_TYPE_WEIGHTS, EXCLUDED_ITEMS_LIMIT, PLAINTEXT_ENVIRONMENT, Settings, load_settings
+from streams.config import (
+    DEFAULT_TYPE_WEIGHTS,
+    EXCLUDED_ITEMS_LIMIT,
+    PLAINTEXT,
+    Settings,
+    child_environment,
+    load_settings,
+)
 from streams.core.errors import UsageError
 from streams.core.events import EVENT_TYPES, ID_CHARS_MAX, EventType
 
@@ -142,9 +149,20 @@ def test_an_empty_variable_takes_back_a_tls_file(monkeypatch: pytest.MonkeyPatch
     """So that a child can talk to the embedded Kafka whatever nearstream.toml says of another cluster."""
     Path("nearstream.toml").write_text('security_protocol = "SSL"\nssl_cafile = "ca.pem"\n', encoding="utf-8")
     assert load_settings().ssl_cafile == Path("ca.pem")
-    for name, value in PLAINTEXT_ENVIRONMENT.items():
+    for name, value in child_environment(**PLAINTEXT).items():
         monkeypatch.setenv(name, value)
     assert (load_settings().security_protocol, load_settings().ssl_cafile) == ("PLAINTEXT", None)
+
+
+def test_a_child_gets_our_environment_with_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which count there before ours; a name that is no setting would be passed over there, so it is refused here."""
+    monkeypatch.setenv("NEARSTREAM_GROUP", "ours")
+    monkeypatch.setenv("NEARSTREAM_PREFIX", "kept.")
+    environment = child_environment(group="theirs", web_port=7070)
+    assert (environment["NEARSTREAM_GROUP"], environment["NEARSTREAM_PREFIX"]) == ("theirs", "kept.")
+    assert (environment["NEARSTREAM_WEB_PORT"], environment["OMP_NUM_THREADS"]) == ("7070", "1")
+    with pytest.raises(ValueError, match="expected names of settings, got web_prot"):
+        child_environment(web_prot=7070)
 
 
 def test_a_variable_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,15 +164,28 @@ def test_the_same_poll_seen_twice_counts_once() -> None:
 
 
 def test_lag_and_its_age_are_those_of_the_topic() -> None:
-    """Lag in events is end minus committed, in seconds the age of the next record; without a commit all counts."""
+    """Lag in events is end minus the next record or, not known yet, the committed offset; without a commit all counts.
+    In seconds it is the age of the next record."""
     rows = [
         PartitionOffsets(0, 0, 100, 90, START_MS - 2500),
         PartitionOffsets(1, 40, 100, None, None),
         PartitionOffsets(2, 0, 7, 7),
+        PartitionOffsets(3, 0, 100, 90, START_MS - 1500, 95),
     ]
     frame = overview(observation(rows, []), History(), "g", START_MS)
-    assert [(p.lag, p.lag_s) for p in frame.partitions] == [(10, 2.5), (60, None), (0, 0.0)]
-    assert (frame.group.lag, frame.group.lag_s) == (70, None)
+    assert [(p.lag, p.lag_s) for p in frame.partitions] == [(10, 2.5), (60, None), (0, 0.0), (5, 1.5)]
+    assert (frame.group.lag, frame.group.lag_s) == (75, None)
+
+
+def test_where_only_markers_are_left_nothing_waits() -> None:
+    """Whether its owner lives or not: a dead worker that read every record of a transaction left none behind."""
+    history = History()
+    gone = worker_status(partitions={0: (7, 8)}, now_ms=START_MS)
+    for second in range(12):
+        now = START_MS + second * SECOND
+        frame = overview(observation([PartitionOffsets(0, 0, 8, 7, None, 8)], [gone], now), history, "g", now)
+    (row,) = frame.partitions
+    assert (row.lag, row.lag_s, row.verdict, row.sentence) == (0, 0.0, Verdict.OK, "Nothing is waiting.")
 
 
 def test_the_owner_is_who_reported_last_and_stays_visible_when_silent() -> None:

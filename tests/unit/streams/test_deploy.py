@@ -45,7 +45,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 SCRAPE_LABELS = {"job", "instance", "le"}
 PROMQL_WORDS = {
-    "sum", "max", "count", "by", "or", "vector", "rate", "increase", "deriv", "histogram_quantile", "up"
+    "sum", "max", "min", "count", "by", "or", "vector", "rate", "increase", "deriv", "histogram_quantile", "up"
 }  # fmt: skip
 CLI_VALUE_OPTIONS = {"--scale"}
 

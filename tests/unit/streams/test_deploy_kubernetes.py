@@ -233,6 +233,19 @@ def test_a_password_is_in_a_secret_only(helm: str, tmp_path: Path) -> None:
     assert {each["name"] for each in references} == {"mine"}
 
 
+def test_workers_and_page_have_the_same_tokens(helm: str, tmp_path: Path) -> None:
+    """So that the page may ask a worker what a list would be, at the name that the pod has in its service."""
+    found = objects(render(helm, {"dashboard": {"tokensSecret": "tokens"}}, tmp_path).stdout)
+    for pod in (template["spec"] for template in pod_templates(found)):
+        (container,) = pod["containers"]
+        assert {"secretRef": {"name": "tokens"}} in container["envFrom"]
+    (worker,) = found["StatefulSet", "nearstream-worker"]["spec"]["template"]["spec"]["containers"]
+    urls = [each["value"] for each in worker["env"] if each["name"] == "NEARSTREAM_WEB_URL"]
+    service = found["StatefulSet", "nearstream-worker"]["spec"]["serviceName"]
+    assert urls == [f"http://$(NEARSTREAM_WORKER_ID).{service}:6066"]
+    assert found["Service", service]["spec"]["clusterIP"] == "None"
+
+
 def test_keda_scales_on_lag_within_the_partitions(helm: str, tmp_path: Path) -> None:
     """The query is an exported metric with the labels that a ServiceMonitor gives; the set's count is left to KEDA."""
     found = objects(render(helm, EVERYTHING, tmp_path).stdout)

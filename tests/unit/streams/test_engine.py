@@ -438,6 +438,32 @@ def test_categories_that_become_known_late_count_what_was() -> None:
     assert_allclose(others.totals, mine.totals, rtol=1e-12)
 
 
+def test_an_item_that_changes_its_categories_takes_its_popularity_along() -> None:
+    """As if it had always been where it is now, in what is popular and in how likely something new comes next."""
+    moved, always = world(lessons_max=0), world(lessons_max=0)
+
+    def items(*places: list[str]) -> list[Item]:
+        return [Item(f"i{n}", title=f"item {n}", categories=places[n % 3]) for n in range(9)]
+
+    moved.engine.describe(items(["c0"], ["c1", "c2"], ["c1"]))
+    always.engine.describe(items(["c0"], ["c1", "c2"], ["c1"]))
+    always.engine.describe(items(["c0"], ["c2", "c3"], []))
+    for found in (moved, always):
+        found.feed(crowd())
+    moved.engine.describe(items(["c0"], ["c2", "c3"], []))
+    mine, others = moved.views.by_category.tops, always.views.by_category.tops
+    assert others.counts[:4].tolist() == [3, 0, 3, 3]
+    assert_array_equal(mine.counts, others.counts)
+    for code in range(4):
+        kept = [set(tops.items[code, : tops.counts[code]].tolist()) for tops in (mine, others)]
+        assert kept[0] == kept[1]
+    assert_allclose(mine.totals, others.totals, rtol=1e-12)
+    for name in ("events", "firsts", "counts"):
+        assert_array_equal(
+            getattr(moved.views.newcomers.turns, name), getattr(always.views.newcomers.turns, name), err_msg=name
+        )
+
+
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     """The defaults, with lists and neighbourhoods small enough to read."""

@@ -15,7 +15,8 @@ from streams.cli.feed import feed as feed_command
 from streams.cli.feed_progress import figures
 from streams.config import Settings
 from streams.core.errors import BrokerUnavailable, NearstreamError, UsageError
-from streams.feed import CATCH_UP_S, FeedProgress, KeyedBatches, Pacer, feed
+from streams.feed import CATCH_UP_S, FeedProgress, Pacer, feed
+from streams.kafka.keyed_batches import KeyedBatches
 from streams.sources import ShopConfig, SyntheticShop
 
 BATCH_BYTES = 1_000

@@ -18,6 +18,7 @@ from streams.config import load_settings
 from streams.core.errors import ModelUnusable
 from streams.core.events import EVENT_TYPES, Item
 from streams.core.ports import Floats
+from streams.kafka import background
 from streams.kafka import image_watch as module
 from streams.kafka.image_watch import ImageWatch
 from streams.metrics import Metrics
@@ -233,7 +234,7 @@ def test_a_failure_of_the_source_loses_no_image(setting: Setting, caplog: pytest
     assert setting.counted("seen") == 2
 
 
-def test_the_thread_sees_and_stops(setting: Setting) -> None:
+def test_the_thread_sees_and_stops(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Started, it sees without being asked; stopped while an image is read, it ends and moves nothing any more."""
     reading, go_on = threading.Event(), threading.Event()
 
@@ -246,10 +247,11 @@ def test_the_thread_sees_and_stops(setting: Setting) -> None:
     by_words = setting.vector("a")
     setting.watch.start()
     assert reading.wait(30)
-    setting.watch._stop.set()
+    monkeypatch.setattr(background, "STOP_S", 0.01)
+    setting.watch.stop()
     go_on.set()
     setting.watch._thread.join(30)
-    assert not setting.watch._thread.is_alive()
+    assert not setting.watch._thread.is_alive
     np.testing.assert_array_equal(setting.vector("a"), by_words)
 
 

@@ -190,6 +190,30 @@ def test_a_neighbours_move_refreshes_a_list() -> None:
     assert not target.late.is_due(PARTITION, NOW_MS)
 
 
+def test_the_first_users_of_all_find_each_other() -> None:
+    """When they came, in one batch, nobody was there; each gets one more list, with the others in it."""
+    target = processor(world(), reverse_per_s=100.0)
+    first = lists(commit(target, [event(f"u{n}", f"i{n}") for n in range(3)], 0, Plan()))
+    assert {user: list_.neighbours for user, list_ in first.items()} == {"u0": [], "u1": [], "u2": []}
+    refreshed = lists(commit(target, [], 3))
+    for user, list_ in refreshed.items():
+        assert {neighbour.user_id for neighbour in list_.neighbours} == {"u0", "u1", "u2"} - {user}
+        assert {item.item_id for item in list_.items} == {"i0", "i1", "i2"} - {f"i{user[1]}"}
+    assert set(refreshed) == {"u0", "u1", "u2"}
+    assert not target.late.is_due(PARTITION, NOW_MS)
+
+
+def test_a_lone_user_is_not_refreshed_for_nobody() -> None:
+    """The list says why it is empty, and the next user's event fills it."""
+    target = processor(world(), reverse_per_s=100.0)
+    (alone,) = lists(commit(target, [event("ada", "red-shoes")], 0, Plan())).values()
+    assert (alone.items, alone.short_because) == ([], "catalogue-exhausted")
+    assert not target.late.is_due(PARTITION, NOW_MS)
+    commit(target, [event("ben", "blue-shoes")], 1, Plan())
+    (list_,) = lists(commit(target, [], 2)).values()
+    assert (list_.user_id, [item.item_id for item in list_.items]) == ("ada", ["blue-shoes"])
+
+
 def test_reverse_refreshes_are_the_first_to_be_shed() -> None:
     """From the first level on none comes; with the partition given up nobody waits any more."""
     target = processor(world(), reverse_per_s=100.0)

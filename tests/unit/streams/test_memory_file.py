@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from streams.core.events import Event, EventType, Item
 from streams.kafka import memory_file as module
 from streams.kafka.changelog import decode_profile, encode_profiles, load_profiles
 from streams.kafka.memory_file import PART, Facts, load_memory, save_memory
+from streams.kafka.weights_topic import decode_weights
 from streams.recommend.engine import Currents, Refresh
 from streams.recommend.next_model import NextModel
 from streams.recommend.request import Source
@@ -24,6 +27,7 @@ from streams.recommend.rules_file import parse_rules
 from tests.fakes_core import World, contents, event, learned, offsets, world
 from tests.fakes_model import trained
 
+GOLDEN = Path(__file__).parents[2] / "data" / "memory" / "v3"
 SAVED_AT_S = 1_700_000_100.0
 
 
@@ -164,6 +168,15 @@ def ruled() -> World:
     return found
 
 
+def shown_to(built: World) -> dict[str, list[int]]:
+    """The remembered slots of each user."""
+    assert built.engine.reranker is not None
+    rows = built.engine.reranker.saved_users(0, len(built.store))
+    assert rows is not None
+    return {user: rows.items[slot].tolist() for user, slot in built.store.slot_of.items()}
+
+
+@pytest.mark.usefixtures("small_pieces")
 def test_what_rules_counted_of_lists_survives_a_restart(tmp_path: Path) -> None:
     """The rules come after the memory, as in a worker: what was shown pauses on, and exposure is counted on."""
     source = ruled()
@@ -171,19 +184,18 @@ def test_what_rules_counted_of_lists_survives_a_restart(tmp_path: Path) -> None:
     target = load(tmp_path)
     before = {name: array for name, array in learned(source).items() if name.startswith("rules/")}
     assert before["rules/floors"]
-    assert any(item >= 0 for row in before["rules/shown_items"] for item in row)
+    shown = shown_to(source)
+    assert len({*shown["u1"]}) > 1
     target.engine.describe([Item(f"i{n}", categories=["hats" if n % 2 else "shoes"]) for n in range(5)])
     target.engine.take_rules(parse_rules(RULES.encode(), "rules.toml", 20))
     after = {name: array for name, array in learned(target).items() if name.startswith("rules/")}
-    assert after == before
+    assert (after, shown_to(target)) == (before, shown)
     again = [event("u1", "i4", at_s=99)]
     lists = [built.engine.prepare(again, offsets(1, 99), 0).ranking for built in (source, target)]
     assert lists[0] is not None
     assert lists[1] is not None
     assert lists[0].items.tolist() == lists[1].items.tolist()
-    shown = {*before["rules/shown_items"][source.store.slot_of["u1"]]} - {-1}
-    assert shown
-    assert not shown & {*lists[1].items[0].tolist()}
+    assert not {*shown["u1"]} - {-1} & {*lists[1].items[0].tolist()}
 
 
 def test_counts_of_lists_that_cannot_be_are_refused(tmp_path: Path) -> None:
@@ -431,7 +443,70 @@ def test_facts_that_differ_are_named(tmp_path: Path) -> None:
 
 
 def test_half_lives_and_sources_are_facts() -> None:
-    """Views and weights of another configuration are not comparable."""
+    """Views of another configuration are not comparable; weights are, by the names of their sources."""
     assert facts_of(world()).trend_half_lives_s == [3600.0, 86_400.0]
     assert facts_of(world()).sources[-3:] == ["interests", "trend-1h", "trend-24h"]
     assert facts_of(world(ranking=False)).sources == []
+
+
+@pytest.mark.parametrize(
+    ("saved", "own", "refused"),
+    [
+        (["a", "b"], ["b", "c"], False),
+        (["a"], ["b"], True),
+        ([], ["b"], True),
+        (["a"], [], True),
+        ([], [], False),
+        ("a", ["a"], True),
+    ],
+)
+def test_a_memory_without_a_source_in_common_is_refused(saved: object, own: list[str], refused: bool) -> None:
+    """There is nothing to take over of its weights; without a ranking there are no weights on either side."""
+    facts = replace(facts_of(world()), sources=own)
+    manifest = Manifest(kind="worker", dim=4, size=0, extra=facts.as_extra() | {"sources": saved})
+    expected = [f"its sources is {saved!r}, this worker's {own!r}"] if refused else []
+    assert facts.differing(manifest) == expected
+
+
+def golden(folder: Path) -> Path:
+    """The memory that a worker of schema 3 saved, its large part unpacked."""
+    shutil.copytree(GOLDEN, folder)
+    for packed in folder.rglob("*.xz"):
+        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+        packed.unlink()
+    return folder
+
+
+def test_a_memory_of_before_a_source_was_added_is_taken_over(tmp_path: Path) -> None:
+    """Saved by a worker that did not know `interests`: its users, views and weights stay, the new source begins with 0,
+    the next batch is learned from, and what is saved then has all sources.
+    """
+    old = golden(tmp_path / "old")
+    manifest = read_manifest(old / "memory")
+    target = world()
+    assert set(target.engine.sources) - set(manifest.extra["sources"]) == {"interests"}
+    assert facts_of(target).differing(manifest) == []
+    load_memory(old, manifest, target.engine)
+    assert sorted(target.store.user_ids) == [f"u{n}" for n in range(5)]
+    weights = target.engine.weights
+    assert weights is not None
+    by_name = dict(zip(target.engine.sources, weights.shared.tolist(), strict=True))
+    assert by_name.pop("interests") == [0.0, 0.0]
+    before = decode_weights((GOLDEN.parents[1] / "weights" / "weights-v1.msgpack").read_bytes())
+    assert by_name == dict(zip(before.sources, before.weights.shared.tolist(), strict=True))
+    assert target.engine.lessons == before.lessons
+    target.feed([event(f"u{n}", f"i{n}", at_s=6000.0) for n in range(5)], 82)
+    assert target.engine.lessons > before.lessons
+    save(target, tmp_path / "new")
+    assert learned(load(tmp_path / "new")) == learned(target)
+
+
+def test_weights_that_do_not_fit_their_names_are_refused(tmp_path: Path) -> None:
+    """A manifest that names more sources than the file has weights of; the engine is as it was."""
+    save(lived(), tmp_path)
+    manifest = read_manifest(tmp_path / "memory")
+    manifest = replace(manifest, extra=manifest.extra | {"sources": [*manifest.extra["sources"], "one more"]})
+    target = world()
+    with pytest.raises(SnapshotCorrupt, match="The weights of the sources cannot be taken over: expected weights of"):
+        load_memory(tmp_path, manifest, target.engine)
+    assert contents(target) == contents(world())

@@ -16,9 +16,12 @@ from index import AutoIndex
 from streams.core.errors import ModelUnusable
 from streams.core.events import Item
 from streams.core.ports import VectorIndex
+from streams.core.worker_details import ModelReport, TrainingReport
+from streams.kafka import background
 from streams.kafka import model_watch as module
 from streams.kafka.model_watch import ModelWatch, export_model
 from streams.metrics import Metrics
+from streams.recommend.asked import with_stored
 from streams.recommend.engine import Model
 from tests.fakes_core import World, event, offsets, world
 from tests.fakes_model import assert_serves, integers, lived, trained
@@ -46,6 +49,12 @@ class FakeFolder:
     def is_served_by(self, name: str) -> bool:
         """By the encoder's name."""
         return isinstance(self.held, Model) and name == self.held.profiles.name
+
+    def report(self, name: str) -> ModelReport | None:
+        """Of what is held."""
+        if not self.is_served_by(name):
+            return None
+        return ModelReport(name, "gated-recurrence", 8, TrainingReport(events=self.marks))
 
     def load(self) -> Model:
         """What is held."""
@@ -210,7 +219,7 @@ def test_an_error_in_the_middle_leaves_the_old_model_and_the_next_one_has_its_ch
     assert setting.found.engine.encoder.name == "fake@1"
     assert setting.watch.status().problem == "the swap failed: MemoryError('no room')"
     assert "Traceback" in caplog.text
-    assert model.index._closing  # type: ignore[attr-defined]
+    assert model.index._builder.cancelled()  # type: ignore[attr-defined]
     assert setting.watch.status().coming is None
     setting.folder.put(next_one)
     setting.watch.check()
@@ -281,13 +290,13 @@ def test_a_stop_ends_the_graph_of_a_model_that_comes(setting: Setting, monkeypat
         assert go_on.wait(20)
         take_in(coming, changes)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "STOP_S", 0.01)
+    monkeypatch.setattr(background, "STOP_S", 0.01)
     monkeypatch.setattr(module.NextModel, "take_in", stuck)
     setting.folder.put(model)
     setting.watch.start()
     assert reached.wait(20)
     setting.watch.stop()
-    assert model.index._closing  # type: ignore[attr-defined]
+    assert model.index._builder.cancelled()  # type: ignore[attr-defined]
     go_on.set()
     setting.watch._thread.join(20)
     assert setting.found.engine.encoder.name == "fake@1"
@@ -331,10 +340,10 @@ def test_a_thread_looks_until_it_is_stopped(setting: Setting) -> None:
     watch.start()
     assert switched.wait(20)
     watch.stop()
-    assert not watch._thread.is_alive()
+    assert not watch._thread.is_alive
     never = ModelWatch(setting.folder, setting.found.engine, setting.compute, interval_s=0, on_switch=lambda _: None)
     never.start()
-    assert not never._thread.is_alive()
+    assert not never._thread.is_alive
     never.stop()
 
 
@@ -350,6 +359,80 @@ def test_a_batch_in_flight_at_the_switch_counts(setting: Setting) -> None:
     assert setting.found.profile("u4")["events"] == before + 1
     assert_serves(setting.found, model)
     assert isinstance(setting.found.engine.index, AutoIndex)
+
+
+def test_how_much_of_the_lists_stays_the_same_is_told(setting: Setting) -> None:
+    """Of neighbours and items, as the lists of all users say that are made before and after; also as a metric."""
+    found, nobody = setting.found, np.empty(0, np.int64)
+    slots = np.arange(12, dtype=np.int32)
+
+    def lists() -> tuple[list[set[int]], list[set[int]]]:
+        made = found.engine.prepare(
+            [], nobody, 0, lessons=False, choose=lambda u: with_stored(u, slots, found.store, found.engine.encoder)
+        )
+        assert made.ranking is not None
+        return [set(row[:10]) - {-1} for row in made.neighbour_slots.tolist()], [
+            set(row[:10]) - {-1} for row in made.ranking.items.tolist()
+        ]
+
+    before = lists()
+    setting.folder.put(trained())
+    setting.watch.check()
+    after = lists()
+    expected = [
+        np.mean([len(a & b) / max(len(a), len(b)) for a, b in zip(one, other, strict=True) if a or b])
+        for one, other in zip(before, after, strict=True)
+    ]
+    overlap = setting.watch.status().overlap
+    assert overlap is not None
+    assert (overlap.before, overlap.users, overlap.k) == ("fake@1", 12, 10)
+    assert overlap.neighbours == pytest.approx(expected[0], abs=1e-4)
+    assert overlap.items == pytest.approx(expected[1], abs=1e-4)
+    metrics = Metrics()
+    export_model(metrics, setting.watch.status())
+    assert f'nearstream_model_overlap_share{{lists="neighbours"}} {overlap.neighbours}' in metrics.exposition().decode()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_model_whose_lists_cannot_be_compared_serves_all_the_same(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moment: str
+) -> None:
+    """The log says what went wrong, and no failed swap is counted."""
+
+    def broken(_: object) -> bool:
+        raise ValueError("no lists today")
+
+    monkeypatch.setattr(module.ListComparison, moment, broken)
+    model = trained()
+    setting.folder.put(model)
+    setting.watch.check()
+    assert_serves(setting.found, model)
+    status = setting.watch.status()
+    assert (status.overlap, status.failures, status.switches) == (None, 0, 1)
+    assert "no lists today" in caplog.text
+
+
+def test_the_model_of_before_is_told_beside_the_one_in_service(setting: Setting) -> None:
+    """With what its folder said of it while it was there; of more than one before nothing is kept."""
+    assert [report.name for report in setting.watch.reports()] == ["fake@1"]
+    names = []
+    for seed in (1, 2):
+        model = trained(seed)
+        setting.folder.put(model)
+        setting.watch.check()
+        names.append(model.profiles.name)
+    reports = setting.watch.reports()
+    assert [report.name for report in reports] == names[::-1]
+    assert [report.training.events for report in reports if report.training] == [2, 1]
+
+
+def test_a_built_in_model_was_not_trained_and_a_folder_that_is_gone_says_nothing(setting: Setting) -> None:
+    """Trained, but nobody knows on what; in place of a folder's model the built-in one stays what it is."""
+    (report,) = setting.watch.reports()
+    assert report.training == TrainingReport()
+    setting.found.engine.fallback = "There is no model."
+    watch = ModelWatch(setting.folder, setting.found.engine, setting.compute, interval_s=1, on_switch=print)
+    assert watch.reports() == [ModelReport("fake@1", "fake", 4)]
 
 
 def test_the_world_of_these_tests_is_not_the_trained_one() -> None:

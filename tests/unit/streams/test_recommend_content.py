@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from streams.recommend import content
 from streams.recommend.candidates import Hidden
-from streams.recommend.content import cosines, guided_rows, nearest_recent, propose_by_content
+from streams.recommend.content import Among, cosines, guided_rows, nearest_recent, propose_by_content
 
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 NORTH_EAST = (0.6, 0.8)
@@ -95,5 +95,17 @@ def test_the_anchor_is_the_nearest_described_recent_item() -> None:
     described = np.array([True, True, True, True, False])
     recent = np.array([[0, 1, 3, 4], [4, -1, -1, -1]], np.int32)
     items = np.array([[0, 1, 4, -1], [0, 1, 2, -1]], np.int32)
-    found = nearest_recent(items, recent, np.array([4, 1], np.int32), item_vectors, described)
+    found = nearest_recent(items, recent, item_vectors, described)
     assert found.tolist() == [[3, 1, -1, -1], [-1, -1, -1, -1]]
+
+
+def test_the_anchor_is_of_the_interest_that_is_asked_for() -> None:
+    """Though a recent item of another one is nearer; none where nothing of it is described."""
+    item_vectors = vectors(EAST, NORTH, NORTH_EAST, NORTH)
+    recent = np.array([[1, 2, 3]], np.int32)
+    among = Among(np.array([[0, 0, 1]], np.int8), np.array([[0, 1, -1, 1]], np.int8))
+    items = np.array([[3, 3, 3, 0]], np.int32)
+    found = nearest_recent(items, recent, item_vectors, np.array([True, True, True, True]), among)
+    assert found.tolist() == [[1, 3, 3, 3]]
+    found = nearest_recent(items, recent, item_vectors, np.array([True, True, True, False]), among)
+    assert found.tolist() == [[-1, -1, -1, -1]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streams.core.profile import ROWS_MIN
-from streams.recommend.fatigue import REMEMBERED, Fatigue, ShownItems
+from streams.recommend.fatigue import NO_ITEM, REMEMBERED, Fatigue, ShownItems, joined
 
 SHOWN, REST_S, SPACING_S = 2, 100.0, 10.0
 NOW_S = 1_700_000_000.0
@@ -102,15 +102,17 @@ def test_a_forgotten_user_leaves_nothing() -> None:
         show(fatigue, 1, [5], at_s)
     fatigue.forget(np.array([1, 10 * ROWS_MIN], np.int32))
     assert tired(fatigue, 1, [5], 20) == [False]
-    assert len(fatigue.saved().items) == 0
+    assert (fatigue.rows(0, ROWS_MIN).items == NO_ITEM).all()
 
 
 def test_what_is_saved_is_restored() -> None:
-    """Rows up to the last user who was shown something."""
+    """Copied in pieces, as far as there are rows or not; joined, rows up to the last user who was shown something."""
     fatigue = Fatigue()
     for at_s in (0, 20):
         show(fatigue, 2, [5], at_s)
-    saved = fatigue.saved()
+    pieces = [fatigue.rows(first, first + 2) for first in (0, 2, 4, ROWS_MIN - 1, 2 * ROWS_MIN)]
+    assert {len(column) for piece in pieces for column in piece} == {2}
+    saved = joined(pieces)
     assert len(saved.items) == 3
     show(fatigue, 2, [9], 30)
     again = Fatigue()

@@ -144,6 +144,38 @@ def test_all_sources_start_alike() -> None:
     assert not weights.by_type.any()
 
 
+def test_weights_go_by_the_names_of_their_sources() -> None:
+    """In another order, one gone, one new: that one begins with 0 in every part, the others are as they were."""
+    rng = np.random.default_rng(1)
+    weights = FusionWeights(*(rng.uniform(1, 9, part.shape) for part in FusionWeights.start(3, 8.0)))
+    found = weights.for_sources(["profile", "gone", "trend"], ["trend", "new", "profile"])
+    for mine, before in zip(found, weights, strict=True):
+        assert_array_equal(mine[..., 0, :], before[..., 2, :])
+        assert_array_equal(mine[..., 2, :], before[..., 0, :])
+        assert not mine[..., 1, :].any()
+        assert mine.shape == before.shape
+    for mine, same in zip(weights.for_sources("abc", "abc"), weights, strict=True):
+        assert_array_equal(mine, same)
+        assert mine is not same
+
+
+def test_weights_of_strangers_are_refused() -> None:
+    """Nothing can be said of sources none of which was known, nor of weights that are not of these names."""
+    weights = FusionWeights.start(2, 8.0)
+    with pytest.raises(ValueError, match=r"some of the sources \['new'\], got those of \['a', 'b'\]"):
+        weights.for_sources(["a", "b"], ["new"])
+    with pytest.raises(ValueError, match="expected weights of 3 sources, got those of 2"):
+        weights.for_sources(["a", "b", "c"], ["a"])
+
+
+def test_a_source_without_weight_rises_with_the_first_lesson_that_it_foretold() -> None:
+    """Its gradient does not depend on where it begins, so that 0 is no trap."""
+    worth = opinions([1.0, 1.0], [0.2, 1.0])
+    found = taught([4, 7], worth, 7, weights_of([(4.0, 0.0), (0.0, 0.0)]))
+    assert (found.weights.shared[1] > 0).all()
+    assert_array_equal(found.weights.shared[0], [4.0, 0.0])
+
+
 def test_a_lesson_raises_the_chance_of_what_came() -> None:
     """And leaves the weights that were handed in as they are."""
     weights, worth = weights_of([(1.0, 0.0), (1.0, 0.0)]), opinions([1.0, 0.2], [0.1, 1.0])

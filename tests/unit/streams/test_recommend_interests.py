@@ -12,15 +12,16 @@ from streams.config import load_settings
 from streams.core.catalogue import Catalogue
 from streams.core.events import Event, EventType, Item
 from streams.core.profile import ProfileLayout, ProfileStore
+from streams.recommend.content import Among, nearest_recent
 from streams.recommend.explain import recommended_lists
 from streams.recommend.interests import (
     ALIKE_MIN,
     INTERESTS_MAX,
     Interests,
     find_interests,
-    nearest_of_interest,
+    interest_cosines,
+    nearest_interests,
     quotas,
-    raise_to_interests,
 )
 from streams.recommend.ranker import Ranker
 from streams.recommend.request import RankerConfig, Ranking, RankRequest, Source
@@ -150,15 +151,16 @@ def test_places_are_shared_out_by_weight() -> None:
     assert quotas(interests, 7).sum(axis=1).tolist() == [7, 7, 0]
 
 
-def test_cosines_rise_to_those_with_the_nearest_interest() -> None:
-    """The profile stays among those that are asked; items that may not be proposed keep what they have."""
+def test_cosines_are_those_with_the_nearest_interest() -> None:
+    """0 where the item lies behind all of them, may not be proposed, or is none; and for a user of one taste."""
     two = found(TWO_TASTES, [0, 1, 2, 3])
-    items = np.array([EAST, NORTH, near(EAST, 3.0), EAST], np.float32)
-    worth = np.array([[0.7, 0.7, 0.9, 0.7, 0.0]], np.float32)
-    candidates = np.array([[0, 1, 2, 3, -1]], np.int32)
-    raise_to_interests(worth, two, candidates, items, np.array([True, True, True, False]))
+    items = np.array([EAST, NORTH, near(EAST, 3.0), EAST, -np.array(EAST) - NORTH], np.float32)
+    candidates = np.array([[0, 1, 2, 3, -1, 4]], np.int32)
+    alike = interest_cosines(two, candidates, items, np.array([True, True, True, False, True]))
     cosines = two.vectors[0] @ items.T
-    assert_allclose(worth[0], [cosines[:, 0].max(), cosines[:, 1].max(), 0.9, 0.7, 0.0], rtol=1e-6)
+    assert_allclose(alike[0], [*cosines[:, :3].max(axis=0), 0.0, 0.0, 0.0], rtol=1e-6)
+    alone = Interests.none(1, 2, 4, 3)
+    assert not interest_cosines(alone, candidates, items, np.ones(5, np.bool_)).any()
 
 
 def test_the_reason_is_an_item_of_the_nearest_interest() -> None:
@@ -167,11 +169,16 @@ def test_the_reason_is_an_item_of_the_nearest_interest() -> None:
     weights, members = np.array([[0.6, 0.4]]), np.array([[0, 1, 1, 1]], np.int8)
     interests = Interests(np.array([[near(EAST, 0.6), NORTH]], np.float32), weights, members)
     recent, described = np.array([[0, 1, 2, 3]], np.int32), np.ones(5, np.bool_)
-    listed = np.array([[4, -1]], np.int32)
-    profile = np.array([NORTH], np.float32)
-    assert nearest_of_interest(listed, recent, profile, interests, vectors, described).tolist() == [[0, -1]]
-    profile = np.array([near(EAST, 1.1)], np.float32)
-    assert nearest_of_interest(listed, recent, profile, interests, vectors, described).tolist() == [[1, -1]]
+    listed = np.array([[4, 2, -1]], np.int32)
+    for profile, nearest, reasons in (
+        (UP, [0, 1, -1], [0, 2, -1]),
+        (near(EAST, 1.1), [-1, 1, -1], [1, 2, -1]),
+    ):
+        wanted = nearest_interests(interests, np.array([profile], np.float32), listed, vectors, described)
+        assert wanted.tolist() == [nearest]
+        assert nearest_recent(listed, recent, vectors, described, Among(members, wanted)).tolist() == [reasons]
+    nowhere = nearest_interests(interests, np.array([UP], np.float32), listed, vectors, ~described)
+    assert nowhere.tolist() == [[-1, -1, -1]]
 
 
 class ByName:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -11,7 +13,7 @@ from streams.core.errors import UsageError
 from streams.core.events import EventType, Item
 from streams.core.ports import Floats
 from streams.core.recommendations import SHORT_SENTENCES
-from streams.recommend.rerank import RerankConfig, Reranked, Reranker, ShortBecause, check_saved
+from streams.recommend.rerank import RerankConfig, Reranked, Reranker, ShortBecause, check_saved, joined_users
 from streams.recommend.rules import Rules
 from streams.recommend.rules_file import parse_rules
 
@@ -29,6 +31,16 @@ class AxisItems:
         vectors = np.zeros((len(item_ids), self.dim), np.float32)
         vectors[range(len(item_ids)), [int(text.split()[0]) if text else 0 for text in descriptions]] = 1
         return vectors
+
+
+class TheseVectors:
+    """Gives out these, one after the other."""
+
+    def __init__(self, vectors: Floats) -> None:
+        self._vectors, self.dim = vectors, vectors.shape[1]
+
+    def encode(self, item_ids: list[str], descriptions: list[str], attributes: object) -> Floats:
+        return self._vectors[: len(item_ids)]
 
 
 def catalogue(axes: str = "0011223301") -> Catalogue:
@@ -53,7 +65,7 @@ def catalogue(axes: str = "0011223301") -> Catalogue:
 
 def reranker(rules: str = "", items: Catalogue | None = None, **config: object) -> Reranker:
     """For lists of three, with these rules in service."""
-    settings = RerankConfig(**{"list_items": 3, **config})
+    settings = RerankConfig(**{"list_items": 3, "diversity_head": 0, **config})
     made = Reranker(items or catalogue(), settings)
     made.take(parse_rules(rules.encode(), "rules.toml", settings.list_items))
     return made
@@ -105,10 +117,33 @@ def test_nothing_set_is_the_first_n() -> None:
     assert listed(made, []) == []
 
 
-@pytest.mark.parametrize("by", ["mmr", "dpp"])
+@pytest.mark.parametrize("by", ["msd", "mmr", "dpp"])
 def test_diversity_passes_over_what_resembles_the_list(by: str) -> None:
     """0 and 1 are alike, so are 2 and 3; 4 and 5."""
     assert listed(reranker(diversity=0.5, diversity_by=by), [0, 1, 2, 3, 4]) == [0, 2, 4]
+
+
+@pytest.mark.parametrize("by", ["msd", "mmr", "dpp"])
+def test_the_first_places_go_by_score(by: str) -> None:
+    """A pin beside them, however much items must differ; the others differ from these."""
+    wish = {"diversity": 1.0, "diversity_by": by, "list_items": 4}
+    items = [0, 1, 4, 5, 2]
+    assert [listed(reranker(diversity_head=head, **wish), items)[:3] for head in (0, 1, 2, 3, 4)] == [
+        [0, 4, 2], [0, 4, 2], [0, 1, 4], [0, 1, 4], [0, 1, 4],
+    ]  # fmt: skip
+    assert listed(reranker(diversity_head=4, **wish), items) == [0, 1, 4, 5]
+    pinned = "[[pin]]\nitem = 'i2'\nposition = 2"
+    assert listed(reranker(pinned, diversity_head=3, **wish), items) == [0, 2, 1, 4]
+
+
+def test_by_msd_an_item_must_be_far_from_all_on_average() -> None:
+    """A copy of one item is far from the others: it beats what is rather near to all three, but not by MMR."""
+    tilted = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0.577, 0.577, 0.577]], np.float32)
+    items = Catalogue(TheseVectors(tilted))
+    items.slots([f"i{slot}" for slot in range(5)])
+    wish = {"list_items": 4, "diversity": 1.0, "diversity_head": 3}
+    assert listed(reranker("", items, diversity_by="msd", **wish), [0, 1, 2, 4, 3]) == [0, 1, 2, 3]
+    assert listed(reranker("", items, diversity_by="mmr", **wish), [0, 1, 2, 4, 3]) == [0, 1, 2, 4]
 
 
 def test_little_diversity_changes_little() -> None:
@@ -116,7 +151,7 @@ def test_little_diversity_changes_little() -> None:
     assert listed(reranker(diversity=0.01), [0, 1, 2, 3, 4]) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("by", ["mmr", "dpp"])
+@pytest.mark.parametrize("by", ["msd", "mmr", "dpp"])
 def test_diversity_alone_still_fills_the_list(by: str) -> None:
     """Copies come last, in their order."""
     assert listed(reranker(diversity=1.0, diversity_by=by, list_items=4), [0, 1, 4, 5]) in ([0, 4, 1, 5], [0, 4, 5, 1])
@@ -387,7 +422,7 @@ def test_a_catalogue_of_one_is_a_list_of_one() -> None:
     items = Catalogue(AxisItems())
     items.put([Item("only", title="0", brand="a", categories=["x"])])
     rules = "[caps]\nbrand = 1\n[[floor]]\nbrand = 'a'\nshare = 0.1\n[[pin]]\nitem = 'only'\nposition = 3"
-    for by in ("mmr", "dpp"):
+    for by in ("msd", "mmr", "dpp"):
         made = reranker(rules, items, diversity=0.5, calibration=0.5, diversity_by=by)
         assert listed(made, [0], recent=(0, 77)) == [0]
 
@@ -411,20 +446,32 @@ def test_new_rules_keep_what_they_count_the_same() -> None:
     assert made.exposure_shares() == {}
 
 
+def remembered(made: Reranker) -> dict[str, Any]:
+    """All that is saved, the users in two pieces."""
+    return made.saved() | joined_users([made.saved_users(0, 1), made.saved_users(1, 3)])
+
+
 def test_what_is_remembered_is_saved_and_restored() -> None:
     """As far as the rules in service still count it."""
     rules = "[[floor]]\nprovider = 'q'\nshare = 0.2\n[fatigue]\nshown = 1\nrest_hours = 1"
     made = reranker(rules)
     publish(made, [6, 0, 1])
     again = reranker(rules)
-    again.restore(made.saved())
+    again.restore(remembered(made))
     assert again.exposure_shares() == made.exposure_shares() != reranker(rules).exposure_shares()
     assert listed(again, ALL) == listed(made, ALL) == [2, 3, 4]
     other = reranker("[[floor]]\nprovider = 'p'\nshare = 0.2")
-    other.restore(made.saved())
+    other.restore(remembered(made))
     assert list(other.exposure_shares().values()) == [0]
-    assert reranker().saved() == {}
-    reranker().restore(made.saved())
+    assert remembered(reranker()) == {}
+    reranker().restore(remembered(made))
+
+
+def test_rules_that_begin_to_count_meanwhile_have_nothing_to_be_saved() -> None:
+    """Half of the users would be without what they were shown."""
+    made = reranker("[fatigue]\nshown = 1\nrest_hours = 1")
+    publish(made, [6, 0, 1])
+    assert joined_users([None, made.saved_users(1, 3)]) == joined_users([]) == {}
 
 
 def test_what_is_restored_waits_for_the_first_rules() -> None:
@@ -434,7 +481,7 @@ def test_what_is_restored_waits_for_the_first_rules() -> None:
     publish(made, [6, 0, 1])
     publish(made, [6, 0, 1], user=1)
     again = reranker()
-    again.restore(made.saved())
+    again.restore(remembered(made))
     again.forget(np.array([1], np.int32))
     again.take(rules)
     assert again.exposure_shares() == made.exposure_shares()
@@ -494,7 +541,8 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         ({"diversity": 1.5}, "between 0 and 1, got 1.5"),
         ({"calibration": float("nan")}, "between 0 and 1"),
         ({"list_items": 0}, "at least 1"),
-        ({"diversity_by": "msd"}, "must be mmr or dpp"),
+        ({"diversity_by": "ssd"}, "must be msd, mmr or dpp, got 'ssd'"),
+        ({"diversity_head": -1}, "at least 0, got -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], says: str) -> None:

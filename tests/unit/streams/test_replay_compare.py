@@ -114,7 +114,7 @@ def test_the_command_prints_rows_of_both_and_the_comparison(tmp_path: Path) -> N
     made = msgspec.json.decode(done.stdout)
     assert {"data", "protocol", "rows", "comparison"} <= made.keys()
     assert made["rows"][0]["model"] == "A: nearstream"
-    assert "B: mmr 0.5" in {row["model"] for row in made["rows"]}
+    assert "B: msd 0.5" in {row["model"] for row in made["rows"]}
     assert made["comparison"]["b"] == "diversity=0.5"
     assert made["comparison"]["differences"]["ndcg@10"].keys() == {"a", "b", "difference", "low", "high", "p"}
     text = page.read_text()

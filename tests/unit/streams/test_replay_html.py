@@ -47,7 +47,7 @@ def run() -> Run:
     """A short replay with two kinds of lists."""
     source = open_source("synthetic", users=20, items=60, communities=4, events=250, seed=1)
     engine = build_engine(load_settings(), lessons_max=None)
-    lists = [ListPlan("before rules", RerankConfig()), ListPlan("mmr 0.4", RerankConfig(diversity=0.4))]
+    lists = [ListPlan("before rules", RerankConfig()), ListPlan("msd 0.4", RerankConfig(diversity=0.4))]
     made = replay(engine, source, ReplayPlan(), lists=lists)
     return Run("", made, report(made, ReplayPlan(), len(engine.catalogue), 1.0, 1.0))
 

@@ -130,6 +130,15 @@ def test_one_refresh_answers_all_moves_and_a_list_answers_the_refresh() -> None:
     assert target.coalesced == 3
 
 
+def test_lists_that_the_index_has_outgrown_are_made_anew() -> None:
+    """Two others fill a list: whoever had fewer to choose from is queued as soon as there is one more."""
+    partitions = np.array([OWN, OWN, OWN, OWN, FOREIGN], np.int32)
+    for others_now, expected in ((0, []), (1, [0]), (2, [0, 1]), (9, [0, 1])):
+        target = reverse()
+        target.outgrown(slots(0, 1, 2, 3, 4), np.array([0, 1, 2, 3, 0]), others_now, partitions)
+        assert queued(target) == expected
+
+
 def test_the_queue_is_bounded_and_counts_whom_it_drops() -> None:
     """Ten seconds of the budget, or 256; who finds no room is counted."""
     target = reverse(per_s=1.0)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from numpy.testing import assert_array_equal
 
+from streams.core import user_facts
 from streams.core.events import User
 from streams.core.ports import EncoderEvents, Floats
 from streams.core.user_facts import TOKEN_CHARS_MAX, TOKENS_KEPT, UserFacts, group_code, start_states
@@ -57,6 +59,29 @@ def test_codes_are_of_tokens_and_padded() -> None:
     assert facts.token_of("u1", group_code("country:no")) == "country:no"
     assert facts.token_of("u2", group_code("gender:f")) is None
     assert facts.token_of("u3", group_code("gender:f")) is None
+
+
+def test_codes_are_named_by_the_tokens_that_people_have() -> None:
+    """Those asked for, each once; padding and codes that nobody has any more name nothing."""
+    facts = described(User("u1", gender="f", country="no"), User("u2", country="se"))
+    codes = facts.group_codes(["u1", "u2"])
+    names = {group_code("gender:f"): "gender:f", group_code("country:no"): "country:no"}
+    assert facts.names_of(codes[:1]) == names
+    facts.forget(["u1"])
+    assert facts.names_of(codes) == {group_code("country:se"): "country:se"}
+    assert facts.names_of(np.full((2, 3), -1, np.int32)) == {}
+
+
+def test_a_code_of_two_tokens_is_named_as_long_as_either_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens once in some thousands: the first of them names it, then the other."""
+    monkeypatch.setattr(user_facts, "group_code", len)
+    facts = described(User("u1", country="no"), User("u2", country="se"))
+    code = np.array([len("country:no")], np.int32)
+    assert facts.names_of(code) == {10: "country:no"}
+    facts.forget(["u1"])
+    assert facts.names_of(code) == {10: "country:se"}
+    facts.forget(["u2"])
+    assert facts.names_of(code) == {}
 
 
 def test_codes_are_the_same_on_every_machine() -> None:

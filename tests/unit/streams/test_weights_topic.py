@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,8 +24,10 @@ from streams.kafka.weights_topic import (
     state_of,
 )
 from streams.recommend.fusion import FusionWeights
+from streams.recommend.request import source_names
 from streams.recommend.shown_lists import PLACES
 
+GOLDEN = Path(__file__).parents[2] / "data" / "weights"
 SOURCES = ("neighbours", "profile", "rising")
 NOW_MS = 1_700_000_000_000
 
@@ -121,7 +124,7 @@ def test_the_mean_goes_by_lessons() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"sources": (*SOURCES[:2], "trend")},
+        {"sources": ("together", "repeat", "trend")},
         {"lessons": 0},
         {"reset_ms": 499},
         {"written_ms": NOW_MS - DAY_MS - 1},
@@ -129,13 +132,40 @@ def test_the_mean_goes_by_lessons() -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_who_does_not_count_in_the_mean(change: dict[str, object]) -> None:
-    """Who weighs other sources, has learned nothing, has not obeyed the last reset, or was silent for a day."""
+    """Who weighs none of these sources, has learned nothing, has not obeyed the last reset, or was silent for a day."""
     one, other = learned(1, reset_ms=500), learned(2, reset_ms=500)._replace(**change)
     mean = mean_weights([one, other], SOURCES, 500, NOW_MS)
     assert mean is not None
     assert mean.workers == 1
     assert_array_equal(mean.weights.shared, one.weights.shared)
     assert mean_weights([other], SOURCES, 500, NOW_MS) is None
+
+
+def test_each_source_is_the_mean_of_those_who_weigh_it() -> None:
+    """While a new version is rolled out: an older worker says nothing of the new source, a newer one all of it."""
+    old, new = learned(1, 30), learned(2, 10)
+    old = old._replace(sources=("rising", "gone", "neighbours"))
+    mean = mean_weights([old, new], (*SOURCES, "newest"), 0, NOW_MS)
+    assert mean is not None
+    assert (mean.workers, mean.lessons) == (2, 20)
+    for found, first, second in zip(mean.weights, old.weights, new.weights, strict=True):
+        assert_allclose(found[..., 0, :], 0.75 * first[..., 2, :] + 0.25 * second[..., 0, :])
+        assert_allclose(found[..., 1, :], second[..., 1, :])
+        assert_allclose(found[..., 2, :], 0.75 * first[..., 0, :] + 0.25 * second[..., 2, :])
+        assert not found[..., 3, :].any()
+
+
+def test_a_record_of_before_a_source_was_added_is_taken_over() -> None:
+    """Written by a worker that did not know `interests` yet: what it learned of the others stays as it is."""
+    old = decode_weights((GOLDEN / "weights-v1.msgpack").read_bytes())
+    now = source_names([3600.0, 86_400.0])
+    assert set(now) - set(old.sources) == {"interests"}
+    mean = mean_weights([old], now, 0, old.written_ms)
+    assert mean is not None
+    assert mean.lessons == old.lessons > 0
+    for name, pair in zip(now, mean.weights.shared.tolist(), strict=True):
+        before = [0.0, 0.0] if name == "interests" else old.weights.shared[old.sources.index(name)].tolist()
+        assert pair == before
 
 
 def test_commands_keep_what_they_do_not_say() -> None:

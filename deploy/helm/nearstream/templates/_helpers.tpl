@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- fail (printf "autoscaling.minReplicas: expected at most maxReplicas (%v), got %v" .Values.autoscaling.maxReplicas .Values.autoscaling.minReplicas) }}
 {{- end }}
 {{- end }}
-{{- range list "bootstrap" "prefix" "group" "partitions" "replication" "security_protocol" "sasl_mechanism" "sasl_username" "sasl_password" "ssl_cafile" "ssl_certfile" "ssl_keyfile" "ssl_check_hostname" "log_format" "rules" "model" "worker_id" "group_instance_id" "session_timeout_ms" "web_port" "web_host" "dashboard_port" "dashboard_host" "read_token" "write_token" "data_dir" }}
+{{- range list "bootstrap" "prefix" "group" "partitions" "replication" "security_protocol" "sasl_mechanism" "sasl_username" "sasl_password" "ssl_cafile" "ssl_certfile" "ssl_keyfile" "ssl_check_hostname" "log_format" "rules" "model" "worker_id" "group_instance_id" "session_timeout_ms" "web_port" "web_host" "web_url" "dashboard_port" "dashboard_host" "read_token" "write_token" "data_dir" }}
 {{- if hasKey $.Values.settings . }}
 {{- fail (printf "settings.%s: the chart sets it itself; use the value that has a place of its own" .) }}
 {{- end }}
