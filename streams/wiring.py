@@ -232,7 +232,7 @@ def build_engine(
 ) -> Engine:
     """The engine that the settings describe, without history, ready for its first event.
 
-    Loads the text encoder and compiles kernels: about a second, or ten where nothing was compiled before. A model
+    Loads the text encoder and compiles kernels: about a second, or a minute where nothing was compiled before. A model
     folder that cannot be served is no error: `decayed-mean` takes its place, a warning and `Engine.fallback` say why.
     A `model` of length `dim` takes the place of the settings' own, with the built-in encoder's items, and
     `ranking=False` leaves lists empty: to measure the road alone.

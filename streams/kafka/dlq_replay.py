@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from streams.core.errors import PartitionLost, RejectedRecord, RejectReason
 from streams.kafka.access import diagnosed
@@ -164,14 +164,19 @@ class LetterSender:
     async def _send_all(self) -> None:
         """Returns once everything is written: aiokafka commits even when a send failed."""
         sends: list[asyncio.Future[Any]] = []
+        refused: IllegalOperation | None = None
         try:
             for topic, partition, record in self._outgoing():
                 sends.append(await self._producer.send(topic, partition=partition, **record._asdict()))
+        except IllegalOperation as error:  # the transaction is over already: what ended it is said of the sends before
+            refused = error
         finally:
             outcomes = await asyncio.gather(*sends, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+        if refused is not None:
+            raise refused
 
     def _outgoing(self) -> Iterator[tuple[str, int | None, OutRecord]]:
         """Topic, partition (None: the key's) and record: the events, then the receipts."""

@@ -65,6 +65,7 @@ class WorkerProcess:
             prefix=self.settings.prefix,
             group=self.settings.group,
             session_timeout_ms=SESSION_MS,
+            reverse_refreshes_per_s=self.settings.reverse_refreshes_per_s,
             web_port=self.web_port,
             worker_id=self.name,
             data_dir=self.log.parent,

@@ -139,7 +139,7 @@ async def test_a_stopped_feed_has_published_what_it_says(connection: Settings) -
 
 async def test_missing_topics_are_named(kafka: EmbeddedKafka, prefix: str) -> None:
     """Without topics nothing is sent, and the error names them and the command that makes them."""
-    with pytest.raises(UsageError, match=rf"do not exist .*{prefix}events.*nearstream topics create"):
+    with pytest.raises(UsageError, match=rf"do not exist: .*{prefix}events.*nearstream topics create"):
         await feed(SyntheticShop(), Settings(bootstrap=kafka.bootstrap, prefix=prefix))
 
 

@@ -37,9 +37,14 @@ ASKED = {"without": ["i1"], "events": [{"type": "purchase", "item_id": "i5"}]}
 
 @pytest.fixture
 def settings(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Settings:
-    """Fresh topics' names on the session's broker."""
+    """Fresh topics' names on the session's broker; no refresh that nobody asked for comes between two looks."""
     return load_settings(
-        bootstrap=kafka.bootstrap, prefix=prefix, group=prefix.strip("."), partitions=3, data_dir=tmp_path
+        bootstrap=kafka.bootstrap,
+        prefix=prefix,
+        group=prefix.strip("."),
+        partitions=3,
+        data_dir=tmp_path,
+        reverse_refreshes_per_s=0,
     )
 
 

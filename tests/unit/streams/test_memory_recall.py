@@ -100,7 +100,7 @@ async def test_no_snapshot_is_no_reason_to_warn(
         ({"event_id_window": 9}, {}, "its event_id_window is 4"),
         ({"state_width": 9}, {}, "its state_width is 4"),
         ({"trend_half_lives_s": [9.0]}, {}, "its trend_half_lives_s is [3600.0, 86400.0], this worker's [9.0]"),
-        ({"sources": ["neighbours"]}, {}, "its sources is ['neighbours', 'profile',"),
+        ({"sources": ["strangers"]}, {}, "its sources is ['neighbours', 'profile',"),
         ({"cluster": "other"}, {}, "its cluster is 'cluster'"),
         ({"topic": "other"}, {}, "its topic is 'profiles'"),
         ({"schema": 4}, {}, "is not used: its schema is 3, this worker's 4. The"),
