@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,8 +15,6 @@ from aiokafka import AIOKafkaProducer
 
 from streams.config import Settings, load_settings
 from streams.core.errors import RejectReason
-from streams.dashboard.server import serve_dashboard
-from streams.kafka.api_backend import KafkaBackend
 from streams.kafka.clients import client_options
 from streams.kafka.codec import Rejected
 from streams.kafka.dead_letter import dead_letter
@@ -26,18 +23,17 @@ from streams.kafka.processes import free_ports
 from streams.kafka.records import read_all, read_newest
 from streams.kafka.topics import Topics, create_topics
 from tests.benchmarks.fuzz_events import FuzzRecord
-from tests.fakes import FakeObserver, recommendation
+from tests.fakes import recommendation
+from tests.integration.api_client import ANSWER_S_MAX, answer, api
 from tests.integration.storm import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from streams.kafka.broker import EmbeddedKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 PARTITIONS = 3
-WAIT_S_MAX = 60.0
 ADA = "ada/the analyst"
 ADA_PATH = "/v1/users/ada%2Fthe%20analyst"
 EVENT = {"user_id": "u1", "item_id": "i1", "type": "view", "timestamp": 1_700_000_000_000}
@@ -50,30 +46,6 @@ def settings(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Settings:
     return load_settings(
         bootstrap=kafka.bootstrap, prefix=prefix, group=prefix.strip("."), partitions=PARTITIONS, data_dir=tmp_path
     )
-
-
-@asynccontextmanager
-async def api(settings: Settings, **changes: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of a server on the topics of the settings."""
-    stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
-    own = settings.model_copy(update={"dashboard_port": 0, **changes})
-    async with KafkaBackend(own) as backend, asyncio.TaskGroup() as group:
-        group.create_task(serve_dashboard(FakeObserver(), own, ready=address.set_result, stop=stop, backend=backend))
-        async with aiohttp.ClientSession(await address) as client:
-            try:
-                yield client
-            finally:
-                stop.set()
-
-
-async def answer(client: aiohttp.ClientSession, path: str, status: int) -> Any:
-    """The JSON at a path, once it has this status."""
-    async with asyncio.timeout(WAIT_S_MAX):
-        while True:
-            async with client.get(path) as response:
-                if response.status == status:
-                    return await response.json()
-            await asyncio.sleep(0.1)
 
 
 async def send(client: aiohttp.ClientSession, *items: str) -> Any:
@@ -123,7 +95,7 @@ async def test_an_event_by_http_becomes_a_pushed_list_and_forgetting_takes_it_aw
         with WorkerProcess("worker", settings, tmp_path / "worker.log") as worker:
             worker.start()
             await answer(client, "/v1/users/u1/list", 200)
-            async with client.get(f"{ADA_PATH}/stream", timeout=aiohttp.ClientTimeout(WAIT_S_MAX)) as stream:
+            async with client.get(f"{ADA_PATH}/stream", timeout=aiohttp.ClientTimeout(ANSWER_S_MAX)) as stream:
                 accepted = await send(client, "i1", "i2")
                 assert accepted["accepted"] == 2
                 event, first = await pushed(stream)
@@ -182,7 +154,7 @@ async def test_what_memory_has_no_room_for_is_looked_up_in_the_topic(settings: S
             users = (await response.json())["users"]
         assert (users["u1"]["list"], users["nobody"]) == (orjson.loads(lists["u1"]), None)
         await write(settings, topic, [("u1", lists["u2"])])
-        async with asyncio.timeout(WAIT_S_MAX):
+        async with asyncio.timeout(ANSWER_S_MAX):
             while (await answer(client, "/v1/users/u1/list", 200))["user_id"] != "u2":
                 await asyncio.sleep(0.05)
 
@@ -218,7 +190,7 @@ async def test_a_missing_topic_is_named_until_it_is_there(settings: Settings) ->
     async with api(settings) as client:
         async with client.post("/v1/events", json=EVENT) as response:
             assert (response.status, topics.events in (await response.json())["error"]) == (503, True)
-        async with asyncio.timeout(WAIT_S_MAX):
+        async with asyncio.timeout(ANSWER_S_MAX):
             while topics.recommendations not in (said := (await answer(client, "/v1/users/u1/list", 503))["error"]):
                 await asyncio.sleep(0.1)
         assert said.endswith("Create what is missing with `nearstream topics create`.")

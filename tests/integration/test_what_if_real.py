@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import time
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,22 +16,20 @@ import pytest
 
 from streams.config import Settings, load_settings
 from streams.core.what_if import WhatIf
-from streams.dashboard.server import serve_dashboard
-from streams.kafka.api_backend import KafkaBackend
 from streams.kafka.digest import digest_of, read_profiles
 from streams.kafka.records import read_all
 from streams.kafka.topics import Topics, create_topics
-from tests.fakes import FakeObserver
+from tests.integration.api_client import answer, api
 from tests.integration.storm import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from streams.kafka.broker import EmbeddedKafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 WAIT_S_MAX = 150.0
+until = partial(answer, wait_s_max=WAIT_S_MAX)
 ASKED = {"without": ["i1"], "events": [{"type": "purchase", "item_id": "i5"}]}
 
 
@@ -46,31 +44,6 @@ def settings(kafka: EmbeddedKafka, prefix: str, tmp_path: Path) -> Settings:
         data_dir=tmp_path,
         reverse_refreshes_per_s=0,
     )
-
-
-@asynccontextmanager
-async def api(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of a page with its API."""
-    stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
-    own = settings.model_copy(update={"dashboard_port": 0})
-    async with KafkaBackend(own) as backend, asyncio.TaskGroup() as group:
-        group.create_task(serve_dashboard(FakeObserver(), own, ready=address.set_result, stop=stop, backend=backend))
-        async with aiohttp.ClientSession(await address) as client:
-            try:
-                yield client
-            finally:
-                stop.set()
-
-
-async def until(client: aiohttp.ClientSession, path: str, status: int, body: Any = None) -> Any:
-    """The JSON at a path, once it has this status."""
-    async with asyncio.timeout(WAIT_S_MAX):
-        while True:
-            method = "GET" if body is None else "POST"
-            async with client.request(method, path, json=body) as response:
-                if response.status == status:
-                    return await response.json()
-            await asyncio.sleep(0.1)
 
 
 async def send(client: aiohttp.ClientSession, user_id: str, items: list[str], kind: str = "view") -> None:

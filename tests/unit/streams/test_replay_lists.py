@@ -42,9 +42,14 @@ def test_without_rules_the_list_is_the_ranking() -> None:
 
 def test_diversity_moves_items_apart_and_is_paid_for_in_its_own_row() -> None:
     """A strong wish makes lists less alike; its row carries distance and figures, and the product's stays."""
-    plans = [ListPlan("before rules", RerankConfig()), ListPlan("msd 0.6", RerankConfig(diversity=0.6))]
+    plans = [
+        ListPlan("before rules", RerankConfig()),
+        ListPlan("mmr 0.6", RerankConfig(diversity=0.6, diversity_by="mmr", diversity_head=0)),
+        ListPlan("msd 0.6", RerankConfig(diversity=0.6)),
+    ]
     made, items, _ = _replayed(plans)
     rows = {row.model: row for row in report(made, ReplayPlan(), items, 0.0, 0.0).rows}
+    assert rows["mmr 0.6"].figures["distance@10"] > 1.1 * rows["before rules"].figures["distance@10"]
     assert rows["msd 0.6"].figures["distance@10"] > 1.05 * rows["before rules"].figures["distance@10"]
     assert rows["msd 0.6"].figures["category_distance@10"] > rows["before rules"].figures["category_distance@10"]
     assert rows["msd 0.6"].figures["ndcg@10"] < rows["nearstream"].figures["ndcg@10"]
